@@ -1,0 +1,123 @@
+"""Who is asking: bearer tokens (JWT, RFC 7519), verified with one secret or with a set of public keys."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+from audit_pipeline.errors import SettingsError
+from audit_pipeline.settings import Settings
+
+from .problems import Problem
+
+__all__ = ["Caller", "TokenVerifier", "make_token"]
+
+# One kind of key, one kind of algorithm: a public key must never be taken for a shared secret.
+_SHARED = ("HS256", "HS384", "HS512")
+_PUBLIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, for which organisation, and what they may do."""
+
+    sub: str
+    org: str
+    scopes: frozenset[str]
+    plan: str | None
+    expires: int
+    """Seconds since the epoch."""
+
+    def require(self, scope: str, plans: Sequence[str]) -> None:
+        """Raises Problem where the scope is missing, or, for reading and exporting, the plan."""
+        if scope not in self.scopes:
+            raise Problem(403, "forbidden", f"The token lacks the scope {scope}.", scope=scope)
+        if scope in ("audit:read", "audit:export") and plans and self.plan not in plans:
+            raise Problem(
+                403, "plan-required", f"The audit log is part of the plans {', '.join(plans)}.", plans=list(plans)
+            )
+
+
+class TokenVerifier:
+    """Verifies bearer tokens. Without keys in the settings it makes one for this run; `run_key` is that key."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.run_key: str | None = None
+        self._options: dict[str, Any] = {
+            "issuer": settings.jwt_issuer,
+            "audience": settings.jwt_audience,
+            "options": {
+                "require": ["exp", "sub"],
+                "verify_aud": settings.jwt_audience is not None,
+                "verify_iss": settings.jwt_issuer is not None,
+            },
+        }
+        self._remote: jwt.PyJWKClient | None = None
+        self._local: jwt.PyJWKSet | None = None
+        self._secret: str | None = None
+        if settings.jwks_url:
+            self._remote = jwt.PyJWKClient(settings.jwks_url, cache_keys=True, lifespan=300, timeout=5)
+        elif settings.jwks_file:
+            try:
+                self._local = jwt.PyJWKSet.from_json(settings.jwks_file.read_text())
+            except (OSError, ValueError, AttributeError, jwt.PyJWTError) as error:
+                raise SettingsError(
+                    f"AUDIT_JWKS_FILE: {settings.jwks_file} is no key set ({type(error).__name__}); allowed is a JSON "
+                    "Web Key Set (RFC 7517)"
+                ) from None
+        elif settings.jwt_secret:
+            self._secret = settings.jwt_secret
+        else:
+            self._secret = self.run_key = secrets.token_urlsafe(48)
+
+    def verify(self, token: str) -> Caller:
+        """Who the token speaks for. Raises Problem `unauthorized` without saying why: that would help a forger."""
+        try:
+            claims = self._claims(token)
+            scopes, plan, org = claims.get("scope", ""), claims.get("plan"), claims.get("org", "default")
+            if not (isinstance(scopes, str) and isinstance(org, str) and org and isinstance(plan, str | None)):
+                raise jwt.InvalidTokenError("claims of the wrong kind")
+            return Caller(str(claims["sub"]), org, frozenset(scopes.split()), plan, int(claims["exp"]))
+        except jwt.PyJWKClientConnectionError:
+            detail = "The keys that verify tokens cannot be fetched at the moment. Ask again in a few seconds."
+            raise Problem(503, "keys-unavailable", detail, headers={"Retry-After": "5"}) from None
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
+            raise unauthorized("The bearer token is not valid, or no longer. Sign in again.") from None
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        if self._secret is not None:
+            return jwt.decode(token, self._secret, algorithms=_SHARED, **self._options)
+        if self._remote is not None:
+            key = self._remote.get_signing_key_from_jwt(token)
+        else:
+            assert self._local is not None
+            key = self._local[str(jwt.get_unverified_header(token).get("kid"))]
+        return jwt.decode(token, key, algorithms=_PUBLIC, **self._options)
+
+
+def unauthorized(detail: str) -> Problem:
+    """The answer to a request without a good token."""
+    return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def make_token(
+    secret: str,
+    *,
+    sub: str,
+    scope: str,
+    plan: str | None,
+    org: str,
+    ttl: int,
+    issuer: str | None = None,
+    audience: str | None = None,
+) -> str:
+    """A token signed with a shared secret, valid for `ttl` seconds."""
+    claims: dict[str, Any] = {"sub": sub, "scope": scope, "org": org, "exp": int(time.time()) + ttl}
+    optional = {"plan": plan, "iss": issuer, "aud": audience}
+    claims |= {name: value for name, value in optional.items() if value is not None}
+    return jwt.encode(claims, secret, algorithm="HS256")

@@ -1,0 +1,88 @@
+"""What an endpoint needs, as `Annotated` aliases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from audit_pipeline.integrations.asgi import client_ip
+from audit_pipeline.processor import AuditPipeline
+from audit_pipeline.query import CursorSigner
+from audit_pipeline.settings import Settings
+
+from .auth import Caller, TokenVerifier, unauthorized
+from .problems import Problem
+
+__all__ = ["Body", "Exporter", "Parameters", "Reader", "Service", "ServiceDep", "Writer"]
+
+MAX_BODY = 16 * 2**20
+"""Bytes in the body of a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the application was made of; kept in `app.state.audit`."""
+
+    settings: Settings
+    pipeline: AuditPipeline
+    cursors: CursorSigner
+    tokens: TokenVerifier
+
+    def client_ip(self, request: Request) -> str | None:
+        """The address that a request came from."""
+        return client_ip(request.scope, self.settings.trusted_proxies)
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.audit
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(_service)]
+
+
+def _caller(scope: str) -> Callable[[Request, Service], Caller]:
+    def caller(request: Request, service: ServiceDep) -> Caller:
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not token.strip():
+            raise unauthorized("A bearer token is needed: send `Authorization: Bearer <token>`.")
+        found = service.tokens.verify(token.strip())
+        found.require(scope, service.settings.entitled_plans)
+        return found
+
+    return caller
+
+
+Reader = Annotated[Caller, Depends(_caller("audit:read"))]
+Exporter = Annotated[Caller, Depends(_caller("audit:export"))]
+Writer = Annotated[Caller, Depends(_caller("audit:write"))]
+
+
+def _parameters(request: Request) -> dict[str, list[str]]:
+    parameters: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        parameters.setdefault(name, []).append(value)
+    return parameters
+
+
+Parameters = Annotated[dict[str, list[str]], Depends(_parameters)]
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body, where its kind and size are allowed."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem(415, "unsupported-media-type", "Send JSON, with `Content-Type: application/json`.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            detail = f"The body has more than {MAX_BODY // 2**20} MiB. Send fewer events at a time."
+            raise Problem(413, "too-large", detail)
+    return bytes(body)
+
+
+Body = Annotated[bytes, Depends(_body)]

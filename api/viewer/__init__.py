@@ -1,0 +1,1 @@
+"""The viewer: static files, which talk HTTP only."""

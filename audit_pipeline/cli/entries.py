@@ -1,0 +1,346 @@
+"""Commands that record, find and take out entries: emit, import, search, export, actions."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+import orjson
+
+from ..actions import catalogue
+from ..errors import SettingsError, StoreMismatch
+from ..event import AuditEvent
+from ..export import csv_chunks, export_context, file_name
+from ..importing import NDJSONReader, Rejected
+from ..keys import cursor_keys
+from ..privacy import public_item
+from ..processor import AuditPipeline
+from ..query import CursorSigner, Query, Window, parse_page, parse_zone, sort_key
+from ..settings import Settings, spool_path
+from ..stores import Page, Snapshot, Store
+from .options import (
+    DONE,
+    IN_PART,
+    filter_options,
+    json_option,
+    opened_pipeline,
+    opened_store,
+    place_options,
+    private_file,
+    progress,
+    query_of,
+    settings_of,
+)
+
+__all__ = ["COMMANDS"]
+
+BATCH = 500
+"""Lines that an import puts into the spool at once."""
+AHEAD = 20_000
+"""Entries of an import that may wait in the spool."""
+
+
+# Recording
+
+
+@click.command()
+@click.argument("action")
+@click.option("--target", help="What was acted upon.")
+@click.option("--detail", help="What else there is to say.")
+@click.option("--user", help="Who acted.")
+@click.option("--ip", help="From where.")
+@click.option("--outcome", help="success or failure. [default: the action's]")
+@click.option("--timestamp", help="When, if not now: RFC 3339.")
+@click.option("--id", help="A UUIDv7: the same id is the same entry, for ever.")
+@click.option("--org", help="The organisation. [default: default]")
+@click.option("--context", multiple=True, metavar="KEY=VALUE", help="More to keep; may be repeated.")
+@json_option
+@place_options
+def emit(
+    action: str, context: tuple[str, ...], as_json: bool, store: str | None, spool: str | None, **given: Any
+) -> int:
+    """Record one entry, and print its id. When this returns, the entry is on disk."""
+    given["context"] = dict(_pair(text) for text in context)
+    settings = settings_of(store, spool)
+    known = catalogue[action]
+    with opened_pipeline(settings, wait=2.0) as pipeline:
+        event = pipeline.prepare(known, given)
+        pipeline.accept([event])
+        click.echo(orjson.dumps({"id": event.id, "problems": event.problems}) if as_json else event.id)
+        for problem in event.problems:
+            _say(problem)
+        if not pipeline.flush(2.0):
+            _say("the entry is on disk; the store gets it when it can be reached")
+    return DONE
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise click.BadParameter(f"{text!r} is not allowed; allowed is KEY=VALUE", param_hint="--context")
+    return key, value
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--org", help="The organisation of lines that name none. [default: default]")
+@json_option
+@place_options
+def import_file(file: Path, org: str | None, as_json: bool, store: str | None, spool: str | None) -> int:
+    """Record the entries of an NDJSON file; a second run adds nothing.
+
+    Ends when the entries are stored and can be found. Lines that are no entries go to FILE.rejected.ndjson, each
+    with its reason; then the exit status is 3.
+    """
+    settings = settings_of(store, spool)
+    rejections = _Rejections(file.with_name(file.name + ".rejected.ndjson"))
+    entries = flawed = 0
+    batch: list[AuditEvent] = []
+    with opened_pipeline(settings) as pipeline, file.open("rb") as lines:
+        first = pipeline.status().accepted
+        with rejections, progress(file.stat().st_size, "Importing") as bar:
+
+            def send() -> None:
+                pipeline.accept(batch)
+                batch.clear()
+                bar.update(lines.tell() - bar.pos)
+                _wait_for_store(pipeline, AHEAD)
+
+            for result in NDJSONReader(pipeline, org).read(iter(lines.readline, b"")):
+                if isinstance(result, Rejected):
+                    rejections.add(result)
+                    continue
+                entries += 1
+                flawed += bool(result.problems)
+                batch.append(result)
+                if len(batch) == BATCH:
+                    send()
+            if batch:
+                send()
+        _wait_for_store(pipeline, 0)
+        refused = [one for one in pipeline.spool.quarantined() if one.event.sequence > first]
+    counts = {
+        "entries": entries,
+        "rejected": rejections.count,
+        "quarantined": len(refused),
+        "with_problems": flawed,
+    }
+    if as_json:
+        click.echo(orjson.dumps(counts))
+    else:
+        click.echo(
+            f"{entries:,} entries are stored"
+            + (f", {flawed:,} of them with problems" if flawed else "")
+            + (f"; {rejections.count:,} lines are no entries: {rejections.path}" if rejections.count else "")
+            + (f"; {len(refused):,} entries are in quarantine: {refused[0].reason}" if refused else "")
+        )
+    return IN_PART if rejections.count or refused else DONE
+
+
+class _Rejections:
+    """The file of rejected lines; made when there is a first one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self._file: BinaryIO | None = None
+
+    def add(self, rejected: Rejected) -> None:
+        if self._file is None:
+            self._file = private_file(self.path)
+        self._file.write(rejected.to_json())
+        self.count += 1
+        if self.count <= 3:
+            _say(f"line {rejected.line}: {rejected.reason}")
+
+    def __enter__(self) -> _Rejections:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _wait_for_store(pipeline: AuditPipeline, ahead: int) -> None:
+    """Wait until at most `ahead` entries are not stored. Raises StoreMismatch, since waiting would not help then."""
+    said = ""
+    while pipeline.unshipped() > ahead:
+        trouble = pipeline.shipper.trouble if pipeline.shipper else None
+        if isinstance(trouble, StoreMismatch):
+            raise trouble
+        if trouble is not None and str(trouble) != said:
+            said = str(trouble)
+            _say(f"waiting for the store: {said}")
+        time.sleep(0.01)
+
+
+# Finding
+
+
+@click.command()
+@filter_options
+@click.option("--page-size", help="10, 25, 50 or 100. [default: 25]")
+@click.option("--page", help="The page, from 1.")
+@click.option("--cursor", help="Go on from a page: the `next` it printed.")
+@json_option
+@place_options
+def search(
+    org: str,
+    page_size: str | None,
+    page: str | None,
+    cursor: str | None,
+    as_json: bool,
+    store: str | None,
+    spool: str | None,
+    **filters: Any,
+) -> int:
+    """Print a page of the entries that match all filters, and how many there are."""
+    settings = settings_of(store, spool)
+    query, _ = query_of(filters, org)
+    places = {"page_size": page_size, "page": page, "cursor": cursor}
+    request = parse_page({name: [value] for name, value in places.items() if value})
+    with opened_store(settings) as opened:
+        signer = _Signer(settings, opened)
+        window = signer().window(query, request) if cursor else Window(request.size, (request.page - 1) * request.size)
+        found = opened.search(query, window)
+        following = signer.following(query, window, found)
+    items = [public_item(event) for event in found.items]
+    number, pages = window.offset // request.size + 1, -(-found.total // request.size)
+    if as_json:
+        for item in items:
+            click.echo(orjson.dumps(item))
+        summary = {"total": found.total, "page": number, "pages": pages, "next": following}
+        click.echo(orjson.dumps(summary), err=True)
+    else:
+        for line in _table(items):
+            click.echo(line)
+        click.echo(f"{found.total:,} entries; page {number:,} of {pages:,}", err=True)
+        if following:
+            click.echo(f"next: --cursor {following}", err=True)
+    return DONE
+
+
+class _Signer:
+    """Makes the cursor signer when a cursor is needed: its key may have to be written first."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+
+    def __call__(self) -> CursorSigner:
+        return CursorSigner(cursor_keys(self._settings, spool_path(self._settings, self._store)))
+
+    def following(self, query: Query, window: Window, page: Page) -> str | None:
+        """The cursor of the next page; None where there is none, or no key can be kept to sign it."""
+        if not page.has_next:
+            return None
+        try:
+            end = Window(0, window.offset + len(page.items), after=sort_key(page.items[-1]))
+            return self().sign(query, end)
+        except SettingsError as error:
+            _say(f"no cursor: {error}")
+            return None
+
+
+def _table(items: list[dict[str, Any]]) -> list[str]:
+    columns = ("timestamp", "label", "target", "detail", "user", "ip")
+    rows = [[_printable(item[column])[:60] for column in columns] for item in items]
+    widths = [max((len(row[place]) for row in rows), default=0) for place in range(len(columns))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _printable(text: str) -> str:
+    """The text with what a terminal would obey, or turn round, written as escapes."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+@click.command()
+@filter_options
+@click.option("-o", "--output", metavar="FILE", help="The file; - for standard output. [default: audit-log-DATE.csv]")
+@place_options
+def export(org: str, output: str | None, store: str | None, spool: str | None, **filters: Any) -> int:
+    """Write the entries that match all filters as CSV; the export itself is recorded.
+
+    At most AUDIT_EXPORT_LIMIT rows (50,000): where there are more, it says so, and the exit status is 3.
+    """
+    settings = settings_of(store, spool)
+    query, parameters = query_of(filters, org)
+    name = file_name(parse_zone(filters["tz"] or "UTC"))
+    with (
+        opened_store(settings) as opened,
+        closing(opened.snapshot(query, settings.export_limit)) as snapshot,
+        opened_pipeline(settings, wait=2.0) as pipeline,
+    ):
+        rows = min(snapshot.total, settings.export_limit)
+        pipeline.record(
+            "audit.exported",
+            target=name,
+            detail=f"{rows:,} of {snapshot.total:,} entries",
+            user=getpass.getuser(),
+            ip="",
+            org=org,
+            context=export_context(query, parameters, rows, snapshot.total) | {"by": "command line"},
+        )
+        if output == "-":
+            for chunk in csv_chunks(snapshot):
+                sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+        else:
+            _write_whole(Path(output or name), snapshot, rows)
+    if rows < snapshot.total:
+        _say(
+            f"{rows:,} of {snapshot.total:,} entries: cut at AUDIT_EXPORT_LIMIT; narrow the filters, or raise the limit"
+        )
+        return IN_PART
+    _say(f"{rows:,} entries" + ("" if output == "-" else f" in {output or name}"))
+    return DONE
+
+
+def _write_whole(path: Path, snapshot: Snapshot, rows: int) -> None:
+    """Write the CSV aside and then in place, so that no one takes a part for the whole."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with private_file(part) as file, progress(rows, "Exporting") as bar:
+            for number, chunk in enumerate(csv_chunks(snapshot)):
+                file.write(chunk)
+                bar.update(min(1000, rows - bar.pos) if number else 0)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@click.command()
+@json_option
+@click.option("--store", hidden=True)
+@click.option("--spool", hidden=True)
+def actions(as_json: bool, store: str | None, spool: str | None) -> int:
+    """List the actions that can be recorded."""
+    settings_of(store, spool)
+    for category in catalogue.categories():
+        if not as_json:
+            click.echo(f"{category.label} ({category.id})")
+        for action in category.actions:
+            if as_json:
+                fields = {"id": action.id, "label": action.label, "category": category.id, "tone": action.tone}
+                click.echo(orjson.dumps(fields))
+            else:
+                click.echo(f"  {action.id:28} {action.label:26} {action.tone}")
+    return DONE
+
+
+def _say(text: str) -> None:
+    click.echo(f"audit-pipeline: {text}", err=True)
+
+
+COMMANDS = (emit, import_file, search, export, actions)

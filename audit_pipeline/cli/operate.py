@@ -1,0 +1,206 @@
+"""Commands for whoever runs it: setup, ship, doctor, token."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import click
+import orjson
+
+from ..errors import AuditError, SettingsError, StoreMissing
+from ..settings import VARIABLES, Settings, spool_path
+from ..spool import Spool
+from ..stores import Store, open_store
+from .options import (
+    DONE,
+    FAILED,
+    json_option,
+    opened_pipeline,
+    opened_store,
+    place_options,
+    settings_of,
+)
+
+__all__ = ["COMMANDS"]
+
+SHORTEST_SECRET = 32
+"""Bytes that a secret for HS256 should have at the least (RFC 7518, section 3.2)."""
+STUCK_MS = 60_000
+"""An entry that waited longer in the spool means that nothing ships it."""
+
+
+@click.command()
+@place_options
+def setup(store: str | None, spool: str | None) -> int:
+    """Install or update what the store needs. Safe to repeat; the first entry does it too."""
+    with opened_store(settings_of(store, spool)) as opened:
+        done = opened.setup()
+        for sentence in done:
+            click.echo(sentence)
+        click.echo(("" if done else "nothing to do; ") + opened.check())
+    return DONE
+
+
+@click.command()
+@place_options
+def ship(store: str | None, spool: str | None) -> int:
+    """Drain a spool into its store, until it is stopped: a service of its own.
+
+    Several may run for one spool: one of them ships, and another takes over when it ends.
+    """
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with opened_pipeline(settings_of(store, spool)) as pipeline:
+        click.echo(f"shipping {pipeline.spool.path} into {pipeline.spool.serves()}", err=True)
+        ended.wait()
+    return DONE
+
+
+@click.command()
+@click.option("--scope", default="audit:read audit:export", show_default=True, help="What it allows, with spaces.")
+@click.option("--plan", default="business", show_default=True, help="The plan it says.")
+@click.option("--org", default="default", show_default=True, help="The organisation.")
+@click.option("--sub", default="operator", show_default=True, help="Whom it speaks for.")
+@click.option("--ttl", default=3600, show_default=True, type=click.IntRange(1, 366 * 86_400), help="Seconds.")
+@click.option("--store", hidden=True)
+@click.option("--spool", hidden=True)
+def token(scope: str, plan: str, org: str, sub: str, ttl: int, store: str | None, spool: str | None) -> int:
+    """Print a bearer token, signed with AUDIT_JWT_SECRET."""
+    settings = settings_of(store, spool)
+    if not settings.jwt_secret:
+        raise SettingsError(
+            "AUDIT_JWT_SECRET: is not set, so no token can be signed; set the secret that the API verifies with, or "
+            "ask whoever holds the keys of AUDIT_JWKS_URL"
+        )
+    try:
+        from audit_pipeline.api.auth import make_token
+    except ImportError as error:
+        raise SettingsError(f"tokens need {error.name}; install it with: pip install 'audit-pipeline[api]'") from error
+    click.echo(
+        make_token(
+            settings.jwt_secret,
+            sub=sub,
+            scope=scope,
+            plan=plan or None,
+            org=org,
+            ttl=ttl,
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+        )
+    )
+    return DONE
+
+
+# Doctor
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    check: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+
+@click.command()
+@json_option
+@place_options
+def doctor(as_json: bool, store: str | None, spool: str | None) -> int:
+    """Say what is wrong with settings, spool and store, and what to do."""
+    well = True
+    for finding in _findings(store, spool):
+        well = well and finding.ok
+        if as_json:
+            fields = {"check": finding.check, "ok": finding.ok, "detail": finding.detail, "do": finding.advice}
+            click.echo(orjson.dumps(fields))
+        else:
+            advice = f"\n        {finding.advice}" if finding.advice else ""
+            click.echo(f"{'ok   ' if finding.ok else 'WRONG'} {finding.check}: {finding.detail}{advice}")
+    return DONE if well else FAILED
+
+
+def _findings(store_url: str | None, spool: str | None) -> Iterator[_Finding]:
+    for name in sorted(os.environ):
+        if name.startswith("AUDIT_") and name not in VARIABLES:
+            near = get_close_matches(name, VARIABLES, 1)
+            advice = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(VARIABLES)}."
+            yield _Finding("settings", False, f"{name} is no setting", advice)
+    try:
+        settings = settings_of(store_url, spool)
+        store = open_store(settings.store_url)
+    except AuditError as error:
+        yield _Finding("settings", False, str(error), "Put it right; nothing starts before.")
+        return
+    yield _Finding("settings", True, "read")
+    yield from _access(settings)
+    path = spool_path(settings, store)
+    yield from _guarded("spool", lambda: _spool(path, store))
+    yield from _guarded("store", lambda: _store(store))
+    store.close()
+
+
+def _guarded(check: str, findings: Callable[[], Iterator[_Finding]]) -> Iterator[_Finding]:
+    try:
+        yield from findings()
+    except StoreMissing as error:
+        yield _Finding(check, True, str(error))
+    except AuditError as error:
+        yield _Finding(check, False, str(error), "Entries stay in the spool meanwhile, and are shipped afterwards.")
+
+
+def _access(settings: Settings) -> Iterator[_Finding]:
+    secret = settings.jwt_secret
+    if secret is not None and len(secret.encode()) < SHORTEST_SECRET:
+        advice = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+        yield _Finding("access", False, f"AUDIT_JWT_SECRET has fewer than {SHORTEST_SECRET} bytes", advice)
+    elif secret or settings.jwks_url or settings.jwks_file:
+        yield _Finding("access", True, "tokens are verified with the keys that are set")
+    else:
+        yield _Finding("access", True, "no keys are set: `serve` makes one for each run, and answers loopback only")
+
+
+def _spool(path: Path, store: Store) -> Iterator[_Finding]:
+    if not path.exists():
+        yield _Finding("spool", True, f"{path}: not there yet; the first entry makes it")
+        return
+    yield from _mode("spool", path)
+    spool = Spool(path, store.identity(path))
+    try:
+        status = spool.status()
+        reasons = sorted({one.reason for one in spool.quarantined()})
+    finally:
+        spool.close()
+    detail = f"{path}: {status.accepted:,} entries accepted, {status.pending:,} waiting, {status.bytes / 1e6:,.1f} MB"
+    if status.oldest_ms > STUCK_MS:
+        advice = "Nothing ships them, or the store does not answer: see below, and start `audit-pipeline ship`."
+        yield _Finding("spool", False, f"{detail}, the oldest for {status.oldest_ms // 1000:,} s", advice)
+    else:
+        yield _Finding("spool", True, detail)
+    if status.quarantined:
+        advice = "They are kept in the spool; correct what sends them."
+        yield _Finding("quarantine", False, f"{status.quarantined:,} entries: {'; '.join(reasons[:3])}", advice)
+
+
+def _store(store: Store) -> Iterator[_Finding]:
+    detail = store.check()
+    path = getattr(store, "path", None)
+    if isinstance(path, Path):
+        yield from _mode("store", path)
+    yield _Finding("store", True, detail)
+
+
+def _mode(check: str, path: Path) -> Iterator[_Finding]:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        yield _Finding(check, False, f"{path} can be read by others (mode {mode:o})", f"Run: chmod 600 {path}")
+
+
+COMMANDS = (setup, ship, token, doctor)

@@ -1,0 +1,1 @@
+"""Ways into web frameworks: one file each."""

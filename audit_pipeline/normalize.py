@@ -1,0 +1,432 @@
+"""Makes an AuditEvent of whatever an application says. Never raises for bad input: it keeps what is valid, and says
+what was wrong.
+
+Everything a caller gives goes through here, whichever way it came: log call, `record`, HTTP, import. So limits,
+redaction and the masking of the entry's own address hold everywhere, and before anything is written.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import PurePath
+from typing import Any
+
+from .actions import Action
+from .event import (
+    REPLACED_TIMESTAMP,
+    AuditEvent,
+    IdFactory,
+    canonical_json,
+    id_time,
+    in_window,
+    is_id,
+    now_ms,
+)
+from .privacy import REDACTED, is_secret_key, mask_ip, mask_own_address, normalize_ip
+
+__all__ = ["FIELDS", "MISSING", "build_event", "parse_timestamp", "refusable"]
+
+FIELDS = frozenset(("target", "detail", "user", "ip", "outcome", "org", "timestamp", "id", "context"))
+"""The keys an entry takes. Every other key is part of its context."""
+
+MAX_SHORT = 1024
+"""Characters in target and user."""
+MAX_ORG = 256
+"""Characters in the name of an organisation."""
+MAX_DETAIL = 65_536
+"""Bytes of UTF-8 in detail."""
+MAX_CONTEXT = 65_536
+"""Bytes of a context's canonical JSON."""
+MAX_LEVELS = 8
+"""Levels of nesting in a context, itself included."""
+MAX_KEY = 512
+"""Characters in a key of a context."""
+MAX_VALUES = 50_000
+"""Values in a context that are looked at: a log call ends in bounded time."""
+MAX_PROBLEMS = 20
+
+MISSING = ("user: none given", "ip: none given")
+"""Problems that are said, but that no caller is refused for: some entries have no user or address."""
+
+_ZONE = re.compile(r"%[A-Za-z0-9._~-]{1,64}\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_EXACT_INTEGER = 2**53 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TOO_DEEP = f"[cut: deeper than {MAX_LEVELS} levels]"
+# Room beyond a limit, so that an address at its edge is masked before the text is cut through it.
+_EDGE = 512
+
+
+def refusable(problems: tuple[str, ...]) -> list[str]:
+    """The problems for which `on_invalid="raise"` refuses an entry."""
+    return [problem for problem in problems if problem not in MISSING]
+
+
+def build_event(
+    action: Action,
+    given: Mapping[str, Any],
+    ids: IdFactory,
+    *,
+    mask_storage: bool = False,
+) -> AuditEvent:
+    """The entry of an action and the values given for it (the keys of FIELDS; others are ignored).
+
+    `mask_storage` keeps even the stored address masked. What is wrong is put right where it can be, and named in
+    `problems`, one sentence each; the sentences hold no values, since an address or a secret could be among them.
+    """
+    problems: list[str] = []
+    address = _address(given.get("ip"), problems)
+    cleaner = _Cleaner(problems, address)
+    kept: dict[str, Any] = {}
+
+    given_id = given.get("id")
+    if given_id is not None and not (is_id(given_id) and in_window(id_time(given_id), now_ms())):
+        problems.append("id: not a UUIDv7 in lower case with a time of the last ten years; a new one was made")
+        kept["given_id"] = given_id
+        given_id = None
+
+    timestamp = _timestamp(given.get("timestamp"), problems, kept)
+    if given_id is None:
+        moment, event_id = ids.next(timestamp)
+    else:
+        event_id = given_id
+        moment = id_time(given_id) if timestamp is None and "given_timestamp" not in kept else timestamp or now_ms()
+
+    outcome = given.get("outcome")
+    if outcome is None or outcome == "":
+        outcome = action.outcome
+    elif outcome not in ("success", "failure"):
+        problems.append(f"outcome: allowed are success and failure; taken as {action.outcome}")
+        kept["given_outcome"] = outcome
+        outcome = action.outcome
+
+    if given.get("user") is None:
+        problems.append(MISSING[0])
+    context = cleaner.context(given.get("context"), kept)
+    target = cleaner.short("target", given.get("target"), MAX_SHORT)
+    detail = cleaner.detail(given.get("detail"))
+    user = cleaner.short("user", given.get("user"), MAX_SHORT)
+    org = cleaner.short("org", given.get("org"), MAX_ORG) or "default"
+    return AuditEvent(
+        id=event_id,
+        timestamp=moment,
+        action=action.id,
+        category=action.category,
+        label=action.label,
+        tone=action.tone,
+        outcome=str(outcome),
+        org=org,
+        target=target,
+        detail=detail,
+        user=user,
+        ip=mask_ip(address) if mask_storage and address else address,
+        context=context,
+        problems=_bounded(problems, address),
+        received=now_ms(),
+    )
+
+
+def _bounded(problems: list[str], address: str | None) -> tuple[str, ...]:
+    shown = [mask_own_address(problem, address) for problem in problems[:MAX_PROBLEMS]]
+    if len(problems) > MAX_PROBLEMS:
+        shown.append(f"and {len(problems) - MAX_PROBLEMS} more problems")
+    return tuple(shown)
+
+
+def _address(value: Any, problems: list[str]) -> str | None:
+    if value is None:
+        problems.append(MISSING[1])
+        return None
+    if isinstance(value, (IPv4Address, IPv6Address)):
+        value = str(value)
+    if value == "":
+        return None
+    if isinstance(value, str):
+        address = normalize_ip(value) or (value if mask_ip(value) == value else None)
+        if address is not None:
+            if "%" in value and not _ZONE.search(value):
+                problems.append("ip: with a malformed zone, which was dropped")
+            return address
+        problems.append(f"ip: not an IP address ({len(value)} characters); stored as none")
+    else:
+        problems.append(f"ip: not an IP address but of type {type(value).__name__}; stored as none")
+    return None
+
+
+# Timestamps
+
+
+def parse_timestamp(value: Any) -> tuple[int, bool] | None:
+    """A time as (milliseconds since the epoch, whether it said its zone); None where it is no time.
+
+    Takes RFC 3339 or ISO 8601 text, datetimes, and numbers: seconds since the epoch.
+    """
+    try:
+        if isinstance(value, str):
+            text = value.strip().upper()
+            # RFC 3339 allows a leap second, datetime does not: it counts as the last millisecond before it.
+            leap = re.fullmatch(r"(.*T\d\d:\d\d):60(?:\.\d+)?(\D.*)?", text)
+            moment = datetime.fromisoformat(f"{leap[1]}:59.999{leap[2] or ''}" if leap else text)
+        elif isinstance(value, datetime):
+            moment = value
+        elif isinstance(value, date):
+            moment = datetime.combine(value, time())
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            return round(value * 1_000_000) // 1000, True
+        else:
+            return None
+        zoned = moment.tzinfo is not None and moment.utcoffset() is not None
+        if not zoned:
+            moment = moment.replace(tzinfo=UTC)
+        return (moment - _EPOCH) // timedelta(milliseconds=1), zoned
+    except Exception:  # noqa: BLE001 - a tzinfo is the application's code, and may raise anything
+        return None
+
+
+def _timestamp(value: Any, problems: list[str], kept: dict[str, Any]) -> int | None:
+    if value is None:
+        return None
+    parsed = parse_timestamp(value)
+    if parsed is None or not in_window(parsed[0], now_ms()):
+        why = "it was no time" if parsed is None else "it lay outside the last ten years and the next day"
+        problems.append(f"{REPLACED_TIMESTAMP}, since {why}; the given value is in the context")
+        kept["given_timestamp"] = value
+        return None
+    if not parsed[1]:
+        problems.append("timestamp: without a time zone; taken as UTC")
+    return parsed[0]
+
+
+# Texts and contexts
+
+
+class _Cleaner:
+    """Turns values into JSON values within the limits, and gathers problems. One for each entry."""
+
+    def __init__(self, problems: list[str], address: str | None) -> None:
+        self._problems = problems
+        self._address = address
+        self._values = 0
+        self._removed = 0
+
+    # Texts
+
+    def short(self, name: str, value: Any, limit: int) -> str:
+        """A text of at most `limit` characters."""
+        text = self._field(name, value, limit)
+        if _CONTROL.search(text):
+            self._problems.append(f"{name}: has control characters")
+        if len(text) <= limit and not self._removed:
+            return text
+        self._problems.append(f"{name}: cut from {len(text) + self._removed:,} characters to {limit:,}")
+        return text[:limit]
+
+    def detail(self, value: Any) -> str:
+        """A text of at most MAX_DETAIL bytes of UTF-8."""
+        text = self._field("detail", value, MAX_DETAIL)
+        if _CONTROL_IN_LINES.search(text):
+            self._problems.append("detail: has control characters")
+        size = len(text.encode())
+        if size <= MAX_DETAIL and not self._removed:
+            return text
+        if self._removed:
+            self._problems.append(f"detail: cut from {len(text) + self._removed:,} characters to {MAX_DETAIL:,} bytes")
+        else:
+            self._problems.append(f"detail: cut from {size:,} bytes to {MAX_DETAIL:,}")
+        return text.encode()[:MAX_DETAIL].decode(errors="ignore")
+
+    def _field(self, name: str, value: Any, limit: int) -> str:
+        self._removed = 0
+        if value is None:
+            return ""
+        return self._text(name, value if isinstance(value, str) else self._as_text(name, value), limit)
+
+    def _as_text(self, name: str, value: Any) -> str:
+        value = self._value(name, value, 1)
+        return value if isinstance(value, str) else canonical_json(value).decode()
+
+    def _text(self, name: str, text: str, limit: int) -> str:
+        """Exact, valid Unicode text, with the entry's own address masked, a little over `limit` at the most."""
+        text = str.__str__(text)
+        if len(text) > limit + _EDGE:
+            self._removed += len(text) - limit - _EDGE
+            text = text[: limit + _EDGE]
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                self._problems.append(f"{name}: had lone surrogates, shown as \ufffd")
+        return mask_own_address(text, self._address)
+
+    # Contexts
+
+    def context(self, value: Any, kept: Mapping[str, Any]) -> dict[str, Any]:
+        """A context of JSON values, at most MAX_CONTEXT bytes, with secrets redacted; `kept` is added to it."""
+        self._removed = 0
+        given = value if isinstance(value, Mapping) else {} if value is None else {"context": value}
+        if value is not None and not isinstance(value, Mapping):
+            self._problems.append("context: not a mapping; kept under the key 'context'")
+        cleaned: dict[str, Any] = self._value("context", given, 1)
+        for name, item in kept.items():
+            cleaned[_free(name, cleaned)] = self._value(name, item, 2)
+        if self._values > MAX_VALUES:
+            self._problems.append(f"context: cut after {MAX_VALUES:,} values")
+        return self._fit(cleaned)
+
+    def _value(self, path: str, value: Any, level: int) -> Any:
+        self._values += 1
+        if value is None or value is True or value is False:
+            return value
+        try:
+            return self._convert(path, value, level)
+        except Exception as error:  # noqa: BLE001 - the application's objects may raise anything when looked at
+            self._problems.append(f"{path}: could not be read ({type(error).__name__})")
+            return f"[unreadable: {type(value).__name__}]"
+
+    def _convert(self, path: str, value: Any, level: int) -> Any:
+        for kinds, convert in _CONVERSIONS:
+            if isinstance(value, kinds):
+                return convert(self, path, value, level)
+        text = str(value)
+        self._problems.append(f"{path}: of type {type(value).__name__}, kept as text")
+        return self._leaf(path, text)
+
+    def _leaf(self, path: str, text: str) -> str:
+        return self._text(path, text, MAX_CONTEXT)[:MAX_CONTEXT]
+
+    def _integer(self, path: str, value: int) -> int | str:
+        value = int(value)
+        if -_EXACT_INTEGER <= value <= _EXACT_INTEGER:
+            return value
+        self._problems.append(f"{path}: an integer beyond 2^53, kept as text")
+        # Python writes no more than 4,300 digits; hexadecimal has no such limit.
+        return self._leaf(path, str(value) if value.bit_length() < 14_000 else hex(value))
+
+    def _float(self, path: str, value: float) -> float | str:
+        value = float(value)
+        if math.isfinite(value):
+            return value
+        self._problems.append(f"{path}: {value} is no JSON number, kept as text")
+        return str(value)
+
+    def _mapping(self, path: str, value: Mapping[Any, Any], level: int) -> dict[str, Any] | str:
+        if level > MAX_LEVELS:
+            return self._too_deep(path)
+        cleaned: dict[str, Any] = {}
+        for given_key, item in value.items():
+            if self._values > MAX_VALUES:
+                break
+            key = self._key(path, given_key)
+            if key in cleaned:
+                self._problems.append(f"{path}.{key}: the same key twice; the later one is numbered")
+            key = _free(key, cleaned)
+            if is_secret_key(key) and item is not None and not isinstance(item, bool):
+                cleaned[key] = REDACTED
+            else:
+                cleaned[key] = self._value(key if level == 1 else f"{path}.{key}", item, level + 1)
+        return cleaned
+
+    def _key(self, path: str, key: Any) -> str:
+        if not isinstance(key, str):
+            key = self._value(f"a key of {path}", key, MAX_LEVELS + 1)
+            key = key if isinstance(key, str) else canonical_json(key).decode()
+        text = self._text(f"a key of {path}", key, MAX_KEY)
+        if len(text) > MAX_KEY:
+            self._problems.append(f"a key of {path}: cut from {len(key):,} characters to {MAX_KEY}")
+        return text[:MAX_KEY]
+
+    def _list(self, path: str, value: Any, level: int) -> list[Any] | str:
+        if level > MAX_LEVELS:
+            return self._too_deep(path)
+        cleaned = []
+        for place, item in enumerate(value):
+            if self._values > MAX_VALUES:
+                break
+            cleaned.append(self._value(f"{path}[{place}]", item, level + 1))
+        return cleaned
+
+    def _too_deep(self, path: str) -> str:
+        self._problems.append(f"{path[:200]}: cut, nested deeper than {MAX_LEVELS} levels")
+        return _TOO_DEEP
+
+    def _fit(self, context: dict[str, Any]) -> dict[str, Any]:
+        """The context within MAX_CONTEXT bytes: the small values stay whole, the large ones become cut text."""
+        sizes = {key: len(canonical_json({key: item})) for key, item in context.items()}
+        size = len(canonical_json(context)) + self._removed
+        if size <= MAX_CONTEXT:
+            return context
+        room = MAX_CONTEXT - 2
+        fitting: dict[str, Any] = {}
+        lost: list[str] = []
+        for key in sorted(sizes, key=lambda key: (sizes[key], key)):
+            if sizes[key] > room:
+                item = context[key]
+                text = item if isinstance(item, str) else canonical_json(item).decode()
+                text = _cut_json_text(text, room - len(canonical_json({key: ""})))
+                lost.append(key[:64])
+                if not text:
+                    continue
+                fitting[key] = text
+            else:
+                fitting[key] = context[key]
+            room -= len(canonical_json({key: fitting[key]}))
+        shown = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+        self._problems.append(
+            f"context: cut from {size:,} bytes to {len(canonical_json(fitting)):,}"
+            + (f"; cut or left out: {shown}" if lost else "")
+        )
+        return fitting
+
+
+def _free(key: str, taken: Mapping[str, Any]) -> str:
+    number, free = 2, key
+    while free in taken:
+        free = f"{key}~{number}"
+        number += 1
+    return free
+
+
+def _cut_json_text(text: str, room: int) -> str:
+    """The longest beginning of a text (about) whose JSON form has at most `room` bytes beyond the two quotes."""
+    while text and (size := len(canonical_json(text)) - 2) > room:
+        text = text[: max(0, min(len(text) - 1, len(text) * max(room, 0) // size))]
+    return text
+
+
+_Conversion = Callable[[_Cleaner, str, Any, int], Any]
+
+# In this order: a bool is an int, an Enum may be a str, a datetime is a date.
+_CONVERSIONS: tuple[tuple[Any, _Conversion], ...] = (
+    (Enum, lambda cleaner, path, value, level: cleaner._value(path, value.value, level)),
+    (str, lambda cleaner, path, value, level: cleaner._leaf(path, value)),
+    (int, lambda cleaner, path, value, level: cleaner._integer(path, value)),
+    (float, lambda cleaner, path, value, level: cleaner._float(path, value)),
+    (Mapping, lambda cleaner, path, value, level: cleaner._mapping(path, value, level)),
+    ((list, tuple), lambda cleaner, path, value, level: cleaner._list(path, value, level)),
+    # Sets have no order of their own: sorted, equal sets have equal bytes.
+    (AbstractSet, lambda cleaner, path, value, level: cleaner._list(path, sorted(value, key=repr), level)),
+    (
+        (bytes, bytearray),
+        lambda cleaner, path, value, level: cleaner._leaf(path, value.decode(errors="backslashreplace")),
+    ),
+    ((datetime, date, time), lambda cleaner, path, value, level: value.isoformat()),
+    (
+        (uuid.UUID, Decimal, PurePath, IPv4Address, IPv6Address, IPv4Network, IPv6Network),
+        lambda cleaner, path, value, level: cleaner._leaf(path, str(value)),
+    ),
+    (
+        BaseException,
+        lambda cleaner, path, value, level: cleaner._leaf(path, f"{type(value).__name__}: {value}"),
+    ),
+    (type, lambda cleaner, path, value, level: cleaner._leaf(path, value.__qualname__)),
+)

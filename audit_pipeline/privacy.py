@@ -1,0 +1,252 @@
+"""What must not be seen: IP addresses in full, and secrets. Also the one projection of an entry to the outside.
+
+Everything that leaves this package for a person goes through `public_item` or `public_details`. They name what may
+go out; whatever they do not name stays inside.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
+
+from .event import AuditEvent, format_timestamp
+
+__all__ = [
+    "REDACTED",
+    "is_secret_key",
+    "mask_ip",
+    "mask_own_address",
+    "network_key",
+    "network_range",
+    "normalize_ip",
+    "parse_network",
+    "public_details",
+    "public_item",
+]
+
+REDACTED = "[redacted]"
+"""What stands in place of a secret."""
+
+_MASKED_V4 = re.compile(r"((?:\d{1,3}\.){3})xxx\Z", re.ASCII)
+_MASKED_V6 = re.compile(r"([0-9a-f:]{2,34}:)xxxx\Z", re.ASCII | re.IGNORECASE)
+
+
+# Addresses
+
+
+def _parse(text: str) -> IPv4Address | IPv6Address:
+    # A zone id may hold anything, and 3.11 accepts it: it goes before parsing. The longest address has 45 characters.
+    if len(text) > 256 or "/" in text:
+        raise ValueError("not an IP address")
+    address = ip_address(text.partition("%")[0])
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped or address
+    return address
+
+
+@lru_cache(maxsize=4096)
+def normalize_ip(text: str) -> str | None:
+    """An address in its one usual form (RFC 5952 for IPv6, IPv4-mapped as IPv4, no zone), or None where it is none."""
+    try:
+        return str(_parse(text))
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def mask_ip(text: str | None) -> str:
+    """An address as people may see it: `192.168.1.xxx`, `2001:db8::xxxx`; empty for what is no address.
+
+    The last octet, or the last 16-bit group, is hidden so that two addresses that differ only there look the same.
+    A masked address comes back as it is.
+    """
+    if not text:
+        return ""
+    try:
+        address = _parse(text)
+    except ValueError:
+        return text if _is_masked(text) else ""
+    if isinstance(address, IPv4Address):
+        return str(address).rpartition(".")[0] + ".xxx"
+    return str(IPv6Address(int(address) | 0xFFFF)).rpartition(":")[0] + ":xxxx"
+
+
+def _is_masked(text: str) -> bool:
+    filled = _fill(text)
+    return filled is not None and mask_ip(filled) == text
+
+
+def _fill(masked: str) -> str | None:
+    """One address behind a masked one; None where it is not masked."""
+    if match := _MASKED_V4.match(masked):
+        return normalize_ip(match[1] + "255")
+    if match := _MASKED_V6.match(masked):
+        return normalize_ip(match[1] + "ffff")
+    return None
+
+
+def parse_network(text: str) -> IPv4Network | IPv6Network:
+    """The network that an `ip` filter names: `10.0.0.0/8`, `2001:db8::/32`, `192.168.1.xxx`, `2001:db8::xxxx`.
+
+    Host bits are ignored. Raises ValueError for anything finer than IPv4 /24 or IPv6 /112, since that would tell
+    what the mask hides, and for what is no network.
+    """
+    allowed = (
+        "allowed are IPv4 networks of /24 or wider, IPv6 networks of /112 or wider, "
+        "or a masked address as shown, such as 192.168.1.xxx or 2001:db8::xxxx"
+    )
+    filled = _fill(text)
+    if filled is not None:
+        text = f"{filled}/{24 if '.' in filled else 112}"
+    try:
+        if len(text) > 64 or "%" in text:
+            raise ValueError("too long for a network, or with a zone")
+        network = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"not a network; {allowed}") from None
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped and network.prefixlen >= 96:
+        network = IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - 96))
+    if network.prefixlen > (24 if network.version == 4 else 112):
+        raise ValueError(f"finer than the masked part of an address; {allowed}")
+    return network
+
+
+@lru_cache(maxsize=4096)
+def network_key(ip: str | None) -> str:
+    """What a store may index of an address: its masked network as fixed-width text; empty for no address.
+
+    The hidden part is zero in it, so that no query of a store can tell what the mask hides.
+    """
+    if not ip:
+        return ""
+    address = _parse(_fill(ip) or ip)
+    if isinstance(address, IPv4Address):
+        return f"4{int(address) & ~0xFF:08x}"
+    return f"6{int(address) & ~0xFFFF:032x}"
+
+
+def network_range(network: IPv4Network | IPv6Network) -> tuple[str, str]:
+    """The first and the last `network_key` inside a network."""
+    return network_key(str(network[0])), network_key(str(network[-1]))
+
+
+# The entry's own address inside its texts
+
+
+def mask_own_address(text: str, ip: str | None) -> str:
+    """The text with every occurrence of this address masked, in whichever spelling.
+
+    Where it is unclear whether an address ends there (`10.0.0.5.1`, `2001:db8::1:80`) it is masked.
+    """
+    if not ip or normalize_ip(ip) is None:  # none, or masked already: then the full one is not known here
+        return text
+    address = _parse(ip)
+    if isinstance(address, IPv6Address):
+        return _mask_v6(text, address, mask_ip(ip))
+    if text.count(".") >= 3:
+        text = _v4_pattern(str(address)).sub(mask_ip(ip), text)
+    return _mask_v6(text, IPv6Address(f"::ffff:{address}"), mask_ip(ip))
+
+
+@lru_cache(maxsize=4096)
+def _v4_pattern(ip: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\d){_dotted(int(IPv4Address(ip)))}(?!\d)", re.ASCII)
+
+
+def _mask_v6(text: str, address: IPv6Address, masked: str) -> str:
+    if text.count(":") < 2 and "%3" not in text:
+        return text
+    # The pattern takes milliseconds to make: first see whether each group of the address is there at all.
+    lowered, value = text.lower(), int(address)
+    groups = [f"{value >> shift & 0xFFFF:x}" for shift in range(112, -1, -16)]
+    if not all(group in lowered for group in groups[:6] if group != "0"):
+        return text
+    if str(value & 0xFF) not in lowered and not all(group in lowered for group in groups[6:] if group != "0"):
+        return text
+    return _v6_pattern(address).sub(masked, text)
+
+
+@lru_cache(maxsize=1024)
+def _v6_pattern(address: IPv6Address) -> re.Pattern[str]:
+    # The longest first: a short spelling must not match the end of a longer one.
+    alternatives = "|".join(sorted(_v6_spellings(address), key=len, reverse=True))
+    return re.compile(alternatives, re.IGNORECASE | re.ASCII)
+
+
+def _v6_spellings(address: IPv6Address) -> list[str]:
+    """Patterns of every way to write an IPv6 address: `::` at each run of zeros, leading zeros, dotted tail."""
+    value = int(address)
+    groups = [value >> 16 * (7 - place) & 0xFFFF for place in range(8)]
+    octets = _dotted(value & 0xFFFF_FFFF)
+    colon = "(?::|%3A)"
+    spellings = []
+    for tail in ([_group(group) for group in groups[6:]], [octets]):
+        parts = [_group(group) for group in groups[:6]] + tail
+        spellings.append(colon.join(parts))
+        zeros = groups if len(tail) == 2 else groups[:6]
+        for start in range(len(zeros)):
+            for end in range(start + 1, len(zeros) + 1):
+                if any(zeros[start:end]):
+                    break
+                spellings.append(colon.join(parts[:start]) + colon * 2 + colon.join(parts[end:]))
+    return [rf"(?<![0-9A-F]){spelling}(?![0-9A-F])" for spelling in spellings]
+
+
+def _dotted(value: int) -> str:
+    return r"\.".join(f"0{{0,2}}{value >> shift & 0xFF}" for shift in (24, 16, 8, 0))
+
+
+def _group(group: int) -> str:
+    return f"{group:x}" if group > 0xFFF else f"0{{0,{4 - len(f'{group:x}')}}}{group:x}"
+
+
+# Secrets
+
+_SECRET_PARTS = (
+    "password", "passwd", "passphrase", "passcode", "pwd", "secret", "token", "apikey", "authorization", "cookie",
+    "credential", "privatekey", "accesskey", "signingkey", "encryptionkey", "sessionid", "jwt", "bearer",
+)  # fmt: skip
+_SECRET_WORDS = frozenset(("pass", "pin", "otp", "cvv", "cvc"))
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+
+
+@lru_cache(maxsize=4096)
+def is_secret_key(key: str) -> bool:
+    """Whether a key looks as if its value were a secret: `password`, `smtp_pass`, `X-API-Key`, `accessToken` …"""
+    key = unicodedata.normalize("NFKC", key)
+    letters = "".join(character for character in key.lower() if character.isalnum())
+    if any(part in letters for part in _SECRET_PARTS):
+        return True
+    return any(word.lower() in _SECRET_WORDS for word in _WORDS.findall(key))
+
+
+# The projection to the outside
+
+
+def public_item(event: AuditEvent) -> dict[str, Any]:
+    """An entry as a list shows it, with its address masked."""
+    return {
+        "id": event.id,
+        "timestamp": format_timestamp(event.timestamp),
+        "action": event.action,
+        "label": event.label,
+        "category": event.category,
+        "tone": event.tone,
+        "target": event.target,
+        "detail": event.detail,
+        "user": event.user,
+        "ip": mask_ip(event.ip),
+        "outcome": event.outcome,
+    }
+
+
+def public_details(event: AuditEvent) -> dict[str, Any]:
+    """An entry as it is shown alone: also with its context, its problems, and when it was received."""
+    return public_item(event) | {
+        "context": dict(event.context),
+        "problems": list(event.problems),
+        "received": format_timestamp(event.received),
+    }

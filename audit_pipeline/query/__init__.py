@@ -1,0 +1,27 @@
+"""What is asked: filters, search text, order, pages and cursors, parsed once for every store."""
+
+from .cursor import CursorSigner, SortKey, Window, sort_key
+from .filters import FILTERS, PAGE_SIZES, SORTS, PageRequest, Query, parse_page, parse_query, parse_zone
+from .text import FIELD_BREAK, SEARCH_FIELDS, Word, fold, parse_words, search_texts, tokens
+
+__all__ = [
+    "FIELD_BREAK",
+    "FILTERS",
+    "PAGE_SIZES",
+    "SEARCH_FIELDS",
+    "SORTS",
+    "CursorSigner",
+    "PageRequest",
+    "Query",
+    "SortKey",
+    "Window",
+    "Word",
+    "fold",
+    "parse_page",
+    "parse_query",
+    "parse_words",
+    "parse_zone",
+    "search_texts",
+    "sort_key",
+    "tokens",
+]

@@ -1,0 +1,172 @@
+"""The settings: read once from the environment, at the edge, into one frozen object. Nothing is read at import."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+
+from .errors import SettingsError
+from .stores import Store, StoreURL
+
+__all__ = ["VARIABLES", "Settings", "spool_path"]
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
+
+DEFAULT_STORE = "sqlite:///audit.db"
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
+VARIABLES = (
+    "AUDIT_STORE_URL",
+    "AUDIT_SPOOL",
+    "AUDIT_JWT_SECRET",
+    "AUDIT_JWKS_URL",
+    "AUDIT_JWKS_FILE",
+    "AUDIT_JWT_ISSUER",
+    "AUDIT_JWT_AUDIENCE",
+    "AUDIT_CURSOR_KEYS",
+    "AUDIT_ENTITLED_PLANS",
+    "AUDIT_TRUSTED_PROXIES",
+    "AUDIT_ALLOWED_HOSTS",
+    "AUDIT_CORS_ORIGINS",
+    "AUDIT_EXPORT_LIMIT",
+    "AUDIT_IP_STORAGE",
+    "AUDIT_CATALOGUE",
+)
+"""Every environment variable that is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator decided. Made by `from_environment`; secrets do not show in its text form."""
+
+    store_url: str = field(default=DEFAULT_STORE, repr=False)
+    spool: Path | None = None
+    jwt_secret: str | None = field(default=None, repr=False)
+    jwks_url: str | None = None
+    jwks_file: Path | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    cursor_keys: tuple[str, ...] = field(default=(), repr=False)
+    entitled_plans: tuple[str, ...] = ("business", "enterprise")
+    trusted_proxies: Networks = ()
+    allowed_hosts: tuple[str, ...] = LOOPBACK_HOSTS
+    cors_origins: tuple[str, ...] = ()
+    export_limit: int = 50_000
+    ip_storage: str = "full"
+    catalogue: Path | None = None
+
+    @classmethod
+    def from_environment(
+        cls,
+        environment: Mapping[str, str] | None = None,
+        *,
+        store: str | None = None,
+        spool: str | Path | None = None,
+    ) -> Settings:
+        """The settings of the environment; `store` and `spool` win over it. Raises SettingsError."""
+        given = {
+            name: value
+            for name, value in (os.environ if environment is None else environment).items()
+            # An empty variable is one that was not set; but no plans at all is a choice.
+            if name in VARIABLES and (value != "" or name == "AUDIT_ENTITLED_PLANS")
+        }
+        made = cls(
+            store_url=store or given.get("AUDIT_STORE_URL", DEFAULT_STORE),
+            spool=_path(spool or given.get("AUDIT_SPOOL")),
+            jwt_secret=given.get("AUDIT_JWT_SECRET"),
+            jwks_url=given.get("AUDIT_JWKS_URL"),
+            jwks_file=_path(given.get("AUDIT_JWKS_FILE")),
+            jwt_issuer=given.get("AUDIT_JWT_ISSUER"),
+            jwt_audience=given.get("AUDIT_JWT_AUDIENCE"),
+            cursor_keys=_list(given.get("AUDIT_CURSOR_KEYS", "")),
+            entitled_plans=_list(given.get("AUDIT_ENTITLED_PLANS", "business,enterprise")),
+            trusted_proxies=_networks("AUDIT_TRUSTED_PROXIES", given.get("AUDIT_TRUSTED_PROXIES", "")),
+            allowed_hosts=_hosts(given.get("AUDIT_ALLOWED_HOSTS", ",".join(LOOPBACK_HOSTS))),
+            cors_origins=_origins(given.get("AUDIT_CORS_ORIGINS", "")),
+            export_limit=_positive("AUDIT_EXPORT_LIMIT", given.get("AUDIT_EXPORT_LIMIT", "50000")),
+            ip_storage=one_of("AUDIT_IP_STORAGE", given.get("AUDIT_IP_STORAGE", "full"), ("full", "masked")),
+            catalogue=_path(given.get("AUDIT_CATALOGUE")),
+        )
+        verifiers = [name for name in ("AUDIT_JWT_SECRET", "AUDIT_JWKS_URL", "AUDIT_JWKS_FILE") if given.get(name)]
+        if len(verifiers) > 1:
+            raise SettingsError(f"{' and '.join(verifiers)} are set; allowed is one of them")
+        if made.jwks_url and not made.jwks_url.startswith(("https://", "http://")):
+            raise SettingsError("AUDIT_JWKS_URL: not a URL; allowed are https:// and http:// addresses")
+        return made
+
+
+def spool_path(settings: Settings, store: Store) -> Path:
+    """Where the spool of a store lies: as set, else beside the store, else in the user's state folder.
+
+    Raises SettingsError where that folder cannot be made.
+    """
+    if settings.spool is not None:
+        return settings.spool.absolute()
+    if store.spool_path is not None:
+        return store.spool_path
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "audit-pipeline"
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"AUDIT_SPOOL: is not set, and {state} cannot be made ({error.strerror}); name a file in a folder that "
+            "can be written"
+        ) from error
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", str(StoreURL(settings.store_url))).strip("-")[:60]
+    digest = sha256(store.identity(state / "spool").encode()).hexdigest()[:8]
+    return state / f"{name}-{digest}.spool.db"
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    """The value, where it is allowed. Raises SettingsError."""
+    if value not in allowed:
+        raise SettingsError(f"{name}: {value[:40]!r} is not allowed; allowed are {', '.join(allowed)}")
+    return value
+
+
+def _path(value: str | Path | None) -> Path | None:
+    return Path(value).expanduser() if value else None
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _networks(name: str, value: str) -> Networks:
+    try:
+        return tuple(ip_network(part, strict=False) for part in _list(value))
+    except ValueError:
+        raise SettingsError(
+            f"{name}: {value[:80]!r} is no list of networks; allowed are addresses and networks such as "
+            "10.0.0.0/8,2001:db8::/32"
+        ) from None
+
+
+def _hosts(value: str) -> tuple[str, ...]:
+    for host in _list(value):
+        if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]", host):
+            raise SettingsError(
+                f"AUDIT_ALLOWED_HOSTS: {host[:80]!r} is no host name; allowed are names without scheme and port, such "
+                "as audit.example.com, *.example.com, 10.0.0.1 or [::1]"
+            )
+    return tuple(host.lower() for host in _list(value))
+
+
+def _origins(value: str) -> tuple[str, ...]:
+    for origin in _list(value):
+        if not re.fullmatch(r"https?://[A-Za-z0-9_.:\[\]-]+", origin):
+            raise SettingsError(
+                f"AUDIT_CORS_ORIGINS: {origin[:80]!r} is no origin; allowed are such as https://dashboard.example.com"
+            )
+    return _list(value)
+
+
+def _positive(name: str, value: str) -> int:
+    if not re.fullmatch(r"0*[1-9]\d{0,8}", value):
+        raise SettingsError(f"{name}: {value[:40]!r} is not allowed; allowed are whole numbers from 1 to 999999999")
+    return int(value)

@@ -1,0 +1,161 @@
+"""Moves entries from the spool into the store: one at a time for each spool, in order, retrying for ever.
+
+Who ships is decided by a lock of the operating system, which ends with its process, however that ends; not by a
+lease. A process that does not hold it asks again several times a second, and so takes over at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import random
+import threading
+import time
+from pathlib import Path
+
+from .errors import AuditError, SpoolError
+from .forking import reset_after_fork
+from .spool import Quarantined, Spool
+from .stores import Store
+
+__all__ = ["Shipper", "ShipperLock"]
+
+POLL_S = 0.1
+"""How often an idle shipper looks whether another process wrote to the spool, in seconds."""
+TAKEOVER_S = 0.2
+"""How often a waiting shipper asks for the lock, in seconds."""
+RETRY_S = (0.1, 5.0)
+"""The first and the longest pause before a store is tried again, in seconds."""
+TRIM_S = 60.0
+"""How often what was shipped is trimmed, in seconds."""
+
+_log = logging.getLogger("audit_pipeline.shipper")
+
+
+class ShipperLock:
+    """The right to ship one spool: held by one process of a machine at a time, and freed when that process ends."""
+
+    def __init__(self, spool: Path) -> None:
+        self._path = spool.with_name(spool.name + ".lock")
+        self._file: int | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock if it is free. Raises SpoolError where the file cannot be made."""
+        try:
+            file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SpoolError(f"{self._path}: cannot be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            return False
+        self._file = file
+        return True
+
+    def release(self) -> None:
+        """Give the lock up. In a forked child, this leaves the parent's lock as it is."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+class Shipper:
+    """Ships one spool into one store, in a daemon thread (`start`) or in the caller's (`run`)."""
+
+    def __init__(self, spool: Path, identity: str, store: Store) -> None:
+        self._path = spool
+        self._identity = identity
+        self._store = store
+        self._lock = ShipperLock(spool)
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._trimmed = 0.0
+        self.trouble: Exception | None = None
+        """Why nothing is shipped at the moment; None while all is well."""
+        reset_after_fork(self)
+
+    def start(self) -> None:
+        """Ship in a daemon thread from now on. Does nothing where one runs already."""
+        if self._thread is None and not self._stop.is_set():
+            self._thread = threading.Thread(target=self.run, name="audit-shipper", daemon=True)
+            self._thread.start()
+
+    def wake(self) -> None:
+        """Say that the spool has something new."""
+        self._wake.set()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End the thread after the batch under way; wait for that up to `timeout` seconds."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def after_fork(self) -> None:
+        """A forked child has no such thread, and does not hold the lock."""
+        self._lock.release()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread = None
+
+    def run(self) -> None:
+        """Ship until `stop` is called. Nothing that a store or a spool does ends it."""
+        pause = RETRY_S[0]
+        while not self._stop.is_set():
+            try:
+                if self._lock.acquire():
+                    try:
+                        self._ship()
+                    finally:
+                        self._lock.release()
+                else:
+                    self.trouble = None
+                    self._stop.wait(TAKEOVER_S)
+                pause = RETRY_S[0]
+            except Exception as error:  # noqa: BLE001 - whatever it was, the thread lives on: entries would wait for ever
+                if self.trouble is None:
+                    pause = RETRY_S[0]
+                self._report(error)
+                self._stop.wait(pause * random.uniform(0.8, 1.2))
+                pause = min(pause * 2, RETRY_S[1])
+
+    def _ship(self) -> None:
+        """Ship for as long as this process holds the lock."""
+        spool = Spool(self._path, self._identity)
+        try:
+            while not self._stop.is_set():
+                self._wake.clear()
+                while not self._stop.is_set() and self._ship_batch(spool):
+                    pass
+                if time.monotonic() - self._trimmed > TRIM_S:
+                    while spool.trim() and not self._stop.is_set():
+                        pass
+                    self._trimmed = time.monotonic()
+                spool.changed()
+                while not self._stop.is_set() and not self._wake.wait(POLL_S) and not spool.changed():
+                    pass
+        finally:
+            spool.close()
+
+    def _ship_batch(self, spool: Spool) -> int:
+        events = spool.pending()
+        if events:
+            refusals = self._store.append(events)
+            for refusal in refusals:
+                _log.warning("entry %s is in quarantine: %s", refusal.event.id, refusal.reason)
+            spool.mark_shipped(
+                events[-1].sequence, [Quarantined(refusal.event, refusal.reason) for refusal in refusals]
+            )
+        if self.trouble is not None:
+            _log.warning("shipping again after: %s", self.trouble)
+            self.trouble = None
+        return len(events)
+
+    def _report(self, error: Exception) -> None:
+        if repr(error) != repr(self.trouble):
+            known = isinstance(error, AuditError)
+            _log.error("nothing is shipped at the moment: %s", error, exc_info=None if known else error)
+        self.trouble = error

@@ -1,0 +1,41 @@
+"""The stores there are. A store is one file of this folder: a module that defines a subclass of `Store` called STORE.
+
+Nothing else names one: a module is found by the scheme of a store URL, up to a `+`, and loaded when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from ..errors import SettingsError
+from .base import Page, Refusal, Snapshot, Store, StoreURL
+
+__all__ = ["Page", "Refusal", "Snapshot", "Store", "StoreURL", "open_store", "store_names"]
+
+
+def store_names() -> list[str]:
+    """The names of all stores, in alphabetical order."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+
+
+def open_store(url: str) -> Store:
+    """The store that a URL names. Contacts nothing. Raises SettingsError where there is no such store."""
+    parts = StoreURL(url)
+    name = parts.scheme.partition("+")[0]
+    if name not in store_names():
+        shown = f"no store is called {parts.scheme[:40]!r}" if parts.scheme else "has no scheme"
+        raise SettingsError(
+            f"AUDIT_STORE_URL: {shown}; allowed are URLs that begin with "
+            + ", ".join(f"{name}://" for name in store_names())
+        )
+    try:
+        module = importlib.import_module(f".{name}", __name__)
+    except ImportError as error:
+        raise SettingsError(
+            f"AUDIT_STORE_URL: {name} needs {error.name}; install it with: pip install 'audit-pipeline[{name}]'"
+        ) from error
+    kind: type[Store] = module.STORE
+    if parts.scheme not in kind.schemes:
+        raise SettingsError(f"AUDIT_STORE_URL: no scheme {parts.scheme[:40]!r}; allowed are {', '.join(kind.schemes)}")
+    return kind.from_url(parts)

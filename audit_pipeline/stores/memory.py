@@ -1,0 +1,161 @@
+"""A store in the memory of one process: for tests, and the plain statement of what every other store must answer."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import SettingsError
+from ..event import AuditEvent
+from ..privacy import network_key, network_range
+from ..query import FIELD_BREAK, Query, SortKey, Window, Word, search_texts, sort_key
+from .base import Page, Refusal, Snapshot, Store, StoreURL
+
+__all__ = ["STORE", "MemoryStore"]
+
+
+class MemoryStore(Store):
+    """Keeps entries in a dictionary. Each opening is a store of its own."""
+
+    schemes = ("memory",)
+    lasting = False
+    spool_path: Path | None = None
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[tuple[str, str], AuditEvent] = {}
+
+    @classmethod
+    def from_url(cls, url: StoreURL) -> MemoryStore:
+        """A new, empty store."""
+        url.only_options()
+        if url.hosts or url.path.strip("/"):
+            raise SettingsError("AUDIT_STORE_URL: memory:// takes no host and no path")
+        return cls()
+
+    def identity(self, spool: Path) -> str:
+        """See Store.identity."""
+        return "memory"
+
+    def setup(self) -> list[str]:
+        """There is nothing to install."""
+        return []
+
+    def append(self, events: Sequence[AuditEvent]) -> list[Refusal]:
+        """See Store.append."""
+        refusals = []
+        with self._lock:
+            for event in events:
+                stored = self._entries.setdefault((event.org, event.id), event)
+                if not event.same_content(stored):
+                    refusals.append(Refusal(event, "its id is taken by an entry of other content"))
+        return refusals
+
+    def get(self, org: str, event_id: str) -> AuditEvent | None:
+        """See Store.get."""
+        with self._lock:
+            return self._entries.get((org, event_id))
+
+    def search(self, query: Query, window: Window) -> Page:
+        """See Store.search."""
+        found = self._found(query)
+        places = [_place(query.sort, sort_key(event)) for event in found]
+        if window.after is not None:
+            first = bisect_right(places, _place(query.sort, window.after))
+        elif window.before is not None:
+            first = bisect_left(places, _place(query.sort, window.before)) - window.size
+        else:
+            first = window.offset
+        items = tuple(found[max(first, 0) : max(first + window.size, 0)])
+        return Page(
+            items,
+            total=len(found),
+            has_previous=bool(items) and first > 0,
+            has_next=bool(items) and first + window.size < len(found),
+        )
+
+    def snapshot(self, query: Query, limit: int) -> Snapshot:
+        """See Store.snapshot."""
+        return _MemorySnapshot(self._found(query), limit)
+
+    def check(self) -> str:
+        """See Store.check."""
+        return f"memory: {len(self._entries):,} entries, kept until this process ends"
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _found(self, query: Query) -> list[AuditEvent]:
+        with self._lock:
+            entries = list(self._entries.values())
+        found = [event for event in entries if _matches(query, event)]
+        return sorted(found, key=lambda event: _place(query.sort, sort_key(event)))
+
+
+class _MemorySnapshot(Snapshot):
+    def __init__(self, found: Sequence[AuditEvent], limit: int) -> None:
+        self.total = len(found)
+        self._found = found[:limit]
+
+    def batches(self, size: int = 1000) -> Iterator[Sequence[AuditEvent]]:
+        for first in range(0, len(self._found), size):
+            yield self._found[first : first + size]
+
+    def close(self) -> None:
+        self._found = ()
+
+
+def _place(sort: str, key: SortKey) -> tuple[Any, ...]:
+    """What to sort by, ascending, for each of the four orders."""
+    number = int(key.id.replace("-", ""), 16)
+    if sort == "timestamp":
+        return (key.timestamp, number)
+    newest_first = (-key.timestamp, -number)
+    if sort == "-timestamp":
+        return newest_first
+    if sort == "action":
+        return (key.action, *newest_first)
+    # The closing 1 lets "ab" come before "a", as descending order wants.
+    return ((*(-ord(character) for character in key.action), 1), *newest_first)
+
+
+def _matches(query: Query, event: AuditEvent) -> bool:
+    if event.org != query.org:
+        return False
+    if query.actions and event.action not in query.actions:
+        return False
+    if query.categories and event.category not in query.categories:
+        return False
+    if query.start is not None and event.timestamp < query.start:
+        return False
+    if query.end is not None and event.timestamp >= query.end:
+        return False
+    if query.user is not None and event.user != query.user:
+        return False
+    if query.outcome is not None and event.outcome != query.outcome:
+        return False
+    if query.network is not None:
+        first, last = network_range(query.network)
+        if not first <= network_key(event.ip) <= last:
+            return False
+    fields = [text.split(" ") for text in search_texts(event)]
+    return all(_has(fields, word) != word.excluded for word in query.words)
+
+
+def _has(fields: list[list[str]], word: Word) -> bool:
+    return any(_in_field(field, word) for field in fields)
+
+
+def _in_field(field: list[str], word: Word) -> bool:
+    wanted = list(word.tokens)
+    if word.phrase:
+        assert FIELD_BREAK not in wanted
+        return any(field[place : place + len(wanted)] == wanted for place in range(len(field)))
+    *whole, beginning = wanted
+    return all(token in field for token in whole) and any(token.startswith(beginning) for token in field)
+
+
+STORE = MemoryStore

@@ -1,0 +1,454 @@
+"""The embedded store: one SQLite file, with FTS5 for the search text.
+
+Three tables: `entries` is narrow, so that filters and counts read little; `contents` has the canonical bytes;
+`search` has the tokens that `query.search_texts` made. FTS5's own tokenizer only splits them at spaces again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from ..errors import SettingsError, StoreError, StoreMismatch, StoreMissing, StoreUnavailable
+from ..event import AuditEvent
+from ..forking import abandon, reset_after_fork
+from ..privacy import network_key, network_range
+from ..query import SEARCH_FIELDS, Query, SortKey, Window, Word, search_texts, sort_key
+from .base import Page, Refusal, Snapshot, Store, StoreURL
+
+__all__ = ["STORE", "SQLiteStore"]
+
+APPLICATION_ID = 0x41554454
+VERSION = 1
+BUSY_MS = 10_000
+"""How long a statement waits for another process's lock, in milliseconds."""
+
+_SCHEMA = f"""
+CREATE TABLE orgs (org INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE entries (
+    number INTEGER PRIMARY KEY,
+    org INTEGER NOT NULL,
+    id BLOB NOT NULL,
+    timestamp INTEGER NOT NULL,
+    action TEXT NOT NULL,
+    category TEXT NOT NULL,
+    user TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    network TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX entries_by_id ON entries (org, id);
+CREATE INDEX entries_by_time ON entries (org, timestamp, id);
+CREATE INDEX entries_by_action ON entries (org, action, timestamp, id);
+CREATE INDEX entries_by_user ON entries (org, user, timestamp, id);
+CREATE TABLE contents (
+    number INTEGER PRIMARY KEY, origin TEXT NOT NULL, sequence INTEGER NOT NULL, body BLOB NOT NULL
+) STRICT;
+CREATE VIRTUAL TABLE search USING fts5({", ".join(SEARCH_FIELDS)}, content='', columnsize=0, tokenize='ascii');
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+"""
+
+# For each sort: its columns, the first of them the one that leads, each with whether it descends.
+_ORDERS = {
+    "-timestamp": (("timestamp", True), ("id", True)),
+    "timestamp": (("timestamp", False), ("id", False)),
+    "action": (("action", False), ("timestamp", True), ("id", True)),
+    "-action": (("action", True), ("timestamp", True), ("id", True)),
+}
+
+
+class SQLiteStore(Store):
+    """One file, for any number of processes of one machine."""
+
+    schemes = ("sqlite",)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spool_path: Path | None = path.with_name(f"{path.stem}.spool.db")
+        self._lock = threading.Lock()
+        self._idle: list[apsw.Connection] = []
+        reset_after_fork(self)
+
+    @classmethod
+    def from_url(cls, url: StoreURL) -> SQLiteStore:
+        """`sqlite:///relative.db` or `sqlite:////absolute.db`."""
+        url.only_options()
+        path = url.path.removeprefix("/")
+        if url.hosts or not path or path.endswith("/") or path == ":memory:" or "\0" in path:
+            raise SettingsError(
+                "AUDIT_STORE_URL: sqlite needs a file; allowed are sqlite:///relative.db, sqlite:////absolute.db "
+                "(three or four slashes), and memory:// for a store without a file"
+            )
+        return cls(Path(path).absolute())
+
+    def identity(self, spool: Path) -> str:
+        """The way from the spool to the store, so that both may be moved together."""
+        return "sqlite:" + os.path.relpath(os.path.realpath(self.path), os.path.realpath(spool.parent))
+
+    def setup(self) -> list[str]:
+        """Create the file and its tables. See Store.setup."""
+        with self._translated():
+            if not self.path.exists():
+                try:
+                    # SQLite gives its -wal and -shm files the mode of the database.
+                    os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+                except OSError as error:
+                    raise StoreUnavailable(f"{self.path}: cannot be created: {error.strerror}") from error
+            with self._connection(installing=True) as db, _transaction(db, "IMMEDIATE"):
+                if _version(db, self.path) == VERSION:
+                    return []
+                db.execute(_SCHEMA)
+                return [f"{self.path}: created"]
+
+    def append(self, events: Sequence[AuditEvent]) -> list[Refusal]:
+        """See Store.append."""
+        try:
+            return self._append(events)
+        except StoreMissing:
+            self.setup()
+            return self._append(events)
+
+    def _append(self, events: Sequence[AuditEvent]) -> list[Refusal]:
+        refusals: list[Refusal] = []
+        contents: list[tuple[int, str, int, bytes]] = []
+        texts: list[tuple[Any, ...]] = []
+        with self._translated(), self._connection() as db, _transaction(db, "IMMEDIATE"):
+            orgs = {name: _org(db, name) for name in {event.org for event in events}}
+            number = db.execute("SELECT coalesce(max(number), 0) FROM entries").get
+            for event in events:
+                number += 1
+                db.execute(
+                    "INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (org, id) DO NOTHING",
+                    (
+                        number,
+                        orgs[event.org],
+                        _id_bytes(event.id),
+                        event.timestamp,
+                        event.action,
+                        event.category,
+                        event.user,
+                        event.outcome,
+                        network_key(event.ip),
+                    ),
+                )
+                if db.changes():
+                    # Written at once: the next event may have the same id.
+                    contents.append((number, event.origin, event.sequence, event.to_bytes()))
+                    texts.append((number, *search_texts(event)))
+                    continue
+                number -= 1
+                _write(db, contents, texts)
+                if not event.same_content(_stored(db, orgs[event.org], event.id)):
+                    refusals.append(Refusal(event, "its id is taken by an entry of other content"))
+            _write(db, contents, texts)
+        return refusals
+
+    def get(self, org: str, event_id: str) -> AuditEvent | None:
+        """See Store.get."""
+        with self._translated(), self._connection() as db:
+            row = db.execute(
+                "SELECT body, origin, sequence FROM contents WHERE number = "
+                "(SELECT number FROM entries WHERE org = (SELECT org FROM orgs WHERE name = ?) AND id = ?)",
+                (org, _id_bytes(event_id)),
+            ).fetchone()
+            return AuditEvent.from_bytes(*row) if row else None
+
+    def search(self, query: Query, window: Window) -> Page:
+        """See Store.search."""
+        backwards = window.before is not None
+        key = window.before or window.after
+        with self._translated(), self._connection() as db, _transaction(db):
+            found = _Selection(query)
+            total: int = db.execute(f"SELECT count(*) FROM entries WHERE {found.where}", found.bindings).get
+            numbers = found.numbers(
+                db, window.size + 1, 0 if key else min(window.offset, 2**62), beyond=key, backwards=backwards
+            )
+            more = len(numbers) > window.size
+            numbers = numbers[: window.size]
+            if backwards:
+                numbers.reverse()
+            items = tuple(AuditEvent.from_bytes(*row) for row in _contents(db, numbers))
+            if not items:
+                return Page((), total, has_previous=False, has_next=False)
+            if backwards:
+                rest = bool(found.numbers(db, 1, beyond=sort_key(items[-1])))
+                return Page(items, total, has_previous=more, has_next=rest)
+            rest = bool(found.numbers(db, 1, beyond=sort_key(items[0]), backwards=True)) if key else window.offset > 0
+            return Page(items, total, has_previous=rest, has_next=more)
+
+    def snapshot(self, query: Query, limit: int) -> Snapshot:
+        """See Store.snapshot."""
+        with self._translated():
+            db = self._open()
+            try:
+                return _SQLiteSnapshot(self, db, query, limit)
+            except BaseException:
+                db.close()
+                raise
+
+    def check(self) -> str:
+        """See Store.check."""
+        with self._translated(), self._connection() as db:
+            empty = db.execute("SELECT NOT EXISTS (SELECT * FROM entries)").get
+        size = self.path.stat().st_size / 1e6
+        return f"sqlite {self.path}: version {VERSION}, {size:,.1f} MB, {'no entries yet' if empty else 'has entries'}"
+
+    def close(self) -> None:
+        """See Store.close."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for db in idle:
+            db.close()
+
+    def after_fork(self) -> None:
+        """A forked child makes connections of its own."""
+        self._lock = threading.Lock()
+        abandon(self._idle)
+        self._idle = []
+
+    # Connections
+
+    @contextmanager
+    def _connection(self, installing: bool = False) -> Iterator[apsw.Connection]:
+        """A connection of this process that nobody else uses meanwhile."""
+        with self._lock:
+            db = self._idle.pop() if self._idle else None
+        if db is None:
+            db = self._open(installing)
+        try:
+            yield db
+        except BaseException:
+            db.close()
+            raise
+        with self._lock:
+            self._idle.append(db)
+
+    def _open(self, installing: bool = False) -> apsw.Connection:
+        if not self.path.exists():
+            raise StoreMissing(
+                f"{self.path}: there is no audit store yet; check the path, or create one with `audit-pipeline setup`"
+            )
+        db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            db.set_busy_timeout(BUSY_MS)
+            if not installing and _version(db, self.path) == 0:
+                raise StoreMissing(f"{self.path}: is empty; install the store with `audit-pipeline setup`")
+            if installing:
+                _use_wal(db)
+            db.execute("PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """SQLite's errors as this package's."""
+        try:
+            yield
+        except apsw.NotADBError as error:
+            raise StoreMismatch(f"{self.path}: is no SQLite database; choose another path") from error
+        except apsw.BusyError as error:
+            raise StoreUnavailable(f"{self.path}: another process holds its lock; trying again helps") from error
+        except apsw.FullError as error:
+            raise StoreUnavailable(f"{self.path}: the disk is full; free some room") from error
+        except apsw.CorruptError as error:
+            raise StoreUnavailable(
+                f"{self.path}: is damaged ({error}); copy it away, and recover it with `sqlite3 FILE .recover`"
+            ) from error
+        except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.AuthError) as error:
+            raise StoreUnavailable(
+                f"{self.path}: cannot be opened for writing ({error}); check the rights of the file and its folder"
+            ) from error
+        except apsw.Error as error:
+            raise StoreUnavailable(f"{self.path}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _transaction(db: apsw.Connection, kind: str = "DEFERRED") -> Iterator[None]:
+    db.execute(f"BEGIN {kind}")
+    try:
+        yield
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def _use_wal(db: apsw.Connection) -> None:
+    """Change to a write-ahead log. SQLite does not wait by itself while another process does the same."""
+    end = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except apsw.BusyError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.005)
+
+
+def _version(db: apsw.Connection, path: Path) -> int:
+    """The version of the store in this file; 0 where there is nothing yet. Raises StoreMismatch."""
+    application = db.execute("PRAGMA application_id").get
+    version: int = db.execute("PRAGMA user_version").get
+    if application == APPLICATION_ID and version == VERSION:
+        return VERSION
+    if application == APPLICATION_ID:
+        raise StoreMismatch(
+            f"{path}: is an audit store of version {version}, this program knows version {VERSION}; "
+            "upgrade audit-pipeline"
+        )
+    if application or version or db.execute("SELECT count(*) FROM sqlite_schema").get:
+        raise StoreMismatch(f"{path}: is another program's database, no audit store; choose another path")
+    return 0
+
+
+def _id_bytes(event_id: str) -> bytes:
+    return bytes.fromhex(event_id.replace("-", ""))
+
+
+def _org(db: apsw.Connection, name: str) -> int:
+    db.execute("INSERT INTO orgs (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
+    number: int = db.execute("SELECT org FROM orgs WHERE name = ?", (name,)).get
+    return number
+
+
+def _write(db: apsw.Connection, contents: list[tuple[int, str, int, bytes]], texts: list[tuple[Any, ...]]) -> None:
+    db.executemany("INSERT INTO contents VALUES (?,?,?,?)", contents)
+    db.executemany("INSERT INTO search (rowid, action, target, detail, user) VALUES (?,?,?,?,?)", texts)
+    contents.clear()
+    texts.clear()
+
+
+def _stored(db: apsw.Connection, org: int, event_id: str) -> AuditEvent:
+    row = db.execute(
+        "SELECT body, origin, sequence FROM contents "
+        "WHERE number = (SELECT number FROM entries WHERE org = ? AND id = ?)",
+        (org, _id_bytes(event_id)),
+    ).fetchone()
+    assert row is not None
+    return AuditEvent.from_bytes(*row)
+
+
+def _contents(db: apsw.Connection, numbers: Sequence[int]) -> Iterator[tuple[bytes, str, int]]:
+    for number in numbers:
+        row = db.execute("SELECT body, origin, sequence FROM contents WHERE number = ?", (number,)).fetchone()
+        if row is None:
+            raise StoreError(f"entry {number} has lost its content: the file is damaged, restore it from a backup")
+        yield row
+
+
+class _Selection:
+    """A Query as SQL."""
+
+    def __init__(self, query: Query) -> None:
+        self._order = _ORDERS[query.sort]
+        conditions = ["org = (SELECT org FROM orgs WHERE name = ?)"]
+        self.bindings: list[Any] = [query.org]
+        for column, values in (("action", query.actions), ("category", query.categories)):
+            if values:
+                conditions.append(f"{column} IN ({','.join('?' * len(values))})")
+                self.bindings += sorted(values)
+        if query.network is not None:
+            conditions.append("network BETWEEN ? AND ?")
+            self.bindings += network_range(query.network)
+        for condition, value in (
+            ("timestamp >= ?", query.start),
+            ("timestamp < ?", query.end),
+            ("user = ?", query.user),
+            ("outcome = ?", query.outcome),
+        ):
+            if value is not None:
+                conditions.append(condition)
+                self.bindings.append(value)
+        for words, joint, condition in (
+            ([word for word in query.words if not word.excluded], " AND ", "number IN"),
+            ([word for word in query.words if word.excluded], " OR ", "number NOT IN"),
+        ):
+            if words:
+                conditions.append(f"{condition} (SELECT rowid FROM search WHERE search MATCH ?)")
+                self.bindings.append(joint.join(f"({_match(word)})" for word in words))
+        self.where = " AND ".join(conditions)
+
+    def numbers(
+        self,
+        db: apsw.Connection,
+        limit: int,
+        offset: int = 0,
+        *,
+        beyond: SortKey | None = None,
+        backwards: bool = False,
+    ) -> array[int]:
+        """The numbers of entries in order (or against it); with a key, only those beyond it in that direction."""
+        where, bindings = self.where, list(self.bindings)
+        if beyond is not None:
+            condition, values = self._beyond(beyond, backwards)
+            where += f" AND {condition}"
+            bindings += values
+        order = ", ".join(
+            f"{column} {'DESC' if descending != backwards else 'ASC'}" for column, descending in self._order
+        )
+        rows = db.execute(
+            f"SELECT number FROM entries WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",
+            [*bindings, limit, offset],
+        )
+        return array("q", (number for (number,) in rows))
+
+    def _beyond(self, key: SortKey, backwards: bool) -> tuple[str, list[Any]]:
+        last = (key.timestamp, _id_bytes(key.id))
+        descending = self._order[-1][1] != backwards
+        row = f"(timestamp, id) {'<' if descending else '>'} (?, ?)"
+        if len(self._order) == 2:
+            return row, [*last]
+        sign = "<" if self._order[0][1] != backwards else ">"
+        # The first condition says nothing new, but is one that the index can be entered by.
+        return f"action {sign}= ? AND (action {sign} ? OR {row})", [key.action, key.action, *last]
+
+
+def _match(word: Word) -> str:
+    """A word of `q` as an FTS5 expression. Tokens hold no quotes."""
+    if word.phrase:
+        return f'"{" ".join(word.tokens)}"'
+    *whole, beginning = (f'"{token}"' for token in word.tokens)
+    if not whole:
+        return f"{beginning}*"
+    together = " AND ".join([*whole, f"{beginning}*"])
+    return " OR ".join(f"{{{field}}} : ({together})" for field in SEARCH_FIELDS)
+
+
+class _SQLiteSnapshot(Snapshot):
+    """One read transaction: it sees the file as it was when it began."""
+
+    def __init__(self, store: SQLiteStore, db: apsw.Connection, query: Query, limit: int) -> None:
+        self._store = store
+        self._db = db
+        self._lock = threading.Lock()
+        db.execute("BEGIN")
+        found = _Selection(query)
+        self.total = db.execute(f"SELECT count(*) FROM entries WHERE {found.where}", found.bindings).get
+        self._numbers = found.numbers(db, limit)
+
+    def batches(self, size: int = 1000) -> Iterator[Sequence[AuditEvent]]:
+        for first in range(0, len(self._numbers), size):
+            # A client that leaves closes the snapshot from another thread, in the middle of this.
+            with self._lock, self._store._translated():
+                rows = _contents(self._db, self._numbers[first : first + size])
+                batch = [AuditEvent.from_bytes(*row) for row in rows]
+            yield batch
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+
+STORE = SQLiteStore
