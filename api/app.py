@@ -27,7 +27,7 @@ from audit_pipeline.settings import Settings
 from . import problems
 from .auth import TokenVerifier
 from .deps import Service
-from .problems import Problem, problem_response
+from .problems import Problem, problem_for, problem_response
 from .routes import router
 
 __all__ = ["create_app"]
@@ -55,14 +55,20 @@ def create_app(settings: Settings | None = None, pipeline: AuditPipeline | None 
     settings = settings or Settings.from_environment()
     tokens = TokenVerifier(settings)
     opened = pipeline or AuditPipeline.open(settings=settings)
-    service = Service(settings, opened, CursorSigner(cursor_keys(settings, opened.spool.path)), tokens)
+    try:
+        cursors = CursorSigner(cursor_keys(settings, opened.spool.path))
+    except BaseException:
+        if pipeline is None:
+            opened.close()
+        raise
+    service = Service(settings, opened, cursors, tokens)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            await run_in_threadpool(opened.store.setup)
+            await run_in_threadpool(lambda: service.store)
         except StoreError as error:
-            _log.warning("the store is not there yet, and is tried again: %s", error)
+            _log.warning("the store cannot be used yet, and is tried again with each request: %s", error)
         yield
         if pipeline is None:
             await run_in_threadpool(opened.close)
@@ -83,7 +89,10 @@ def create_app(settings: Settings | None = None, pipeline: AuditPipeline | None 
 
 
 class _Edge:
-    """What holds for every answer: a request id, the `Host` check, and headers that keep browsers careful."""
+    """What holds for every answer: a request id, the `Host` check, and headers that keep browsers careful.
+
+    An error that nothing else answers is logged with the request's id, and answered without a word of its text.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings, loopback_only: bool) -> None:
         self._app = app
@@ -99,8 +108,12 @@ class _Edge:
         request_id = given if re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", given) else uuid.uuid4().hex
         scope["audit_request_id"] = request_id
 
+        started = False
+
         async def sending(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 answer = MutableHeaders(scope=message)
                 answer["X-Request-ID"] = request_id
                 for name, value in _SECURITY.items():
@@ -112,8 +125,14 @@ class _Edge:
         problem = self._refused(scope, headers)
         if problem is not None:
             await problem_response(problem, request_id)(scope, receive, sending)
-        else:
+            return
+        try:
             await self._app(scope, receive, sending)
+        except Exception as error:
+            if started:
+                raise  # only a broken transfer tells the client that what it has is a part
+            _log.exception("request %s failed", request_id)
+            await problem_response(problem_for(error), request_id)(scope, receive, sending)
 
     def _refused(self, scope: Scope, headers: Headers) -> Problem | None:
         if not self._knows(headers.getlist("host")):

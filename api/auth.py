@@ -59,7 +59,7 @@ class TokenVerifier:
         }
         self._remote: jwt.PyJWKClient | None = None
         self._local: jwt.PyJWKSet | None = None
-        self._secret: str | None = None
+        self._secret: bytes | None = None
         if settings.jwks_url:
             self._remote = jwt.PyJWKClient(settings.jwks_url, cache_keys=True, lifespan=300, timeout=5)
         elif settings.jwks_file:
@@ -71,22 +71,25 @@ class TokenVerifier:
                     "Web Key Set (RFC 7517)"
                 ) from None
         elif settings.jwt_secret:
-            self._secret = settings.jwt_secret
+            self._secret = _hmac_key(settings.jwt_secret)
         else:
-            self._secret = self.run_key = secrets.token_urlsafe(48)
+            self.run_key = secrets.token_urlsafe(48)
+            self._secret = _hmac_key(self.run_key)
 
     def verify(self, token: str) -> Caller:
         """Who the token speaks for. Raises Problem `unauthorized` without saying why: that would help a forger."""
         try:
             claims = self._claims(token)
-            scopes, plan, org = claims.get("scope", ""), claims.get("plan"), claims.get("org", "default")
-            if not (isinstance(scopes, str) and isinstance(org, str) and org and isinstance(plan, str | None)):
+            sub, scopes = claims["sub"], claims.get("scope", "")
+            plan, org = claims.get("plan"), claims.get("org", "default")
+            texts = isinstance(sub, str) and isinstance(scopes, str) and isinstance(org, str)
+            if not (texts and sub and org and isinstance(plan, str | None)):
                 raise jwt.InvalidTokenError("claims of the wrong kind")
-            return Caller(str(claims["sub"]), org, frozenset(scopes.split()), plan, int(claims["exp"]))
-        except jwt.PyJWKClientConnectionError:
+            return Caller(sub, org, frozenset(scopes.split()), plan, int(claims["exp"]))
+        except (jwt.PyJWKClientConnectionError, OSError):
             detail = "The keys that verify tokens cannot be fetched at the moment. Ask again in a few seconds."
             raise Problem(503, "keys-unavailable", detail, headers={"Retry-After": "5"}) from None
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
+        except (jwt.PyJWTError, KeyError, ValueError, TypeError, OverflowError):
             raise unauthorized("The bearer token is not valid, or no longer. Sign in again.") from None
 
     def _claims(self, token: str) -> dict[str, Any]:
@@ -120,4 +123,12 @@ def make_token(
     claims: dict[str, Any] = {"sub": sub, "scope": scope, "org": org, "exp": int(time.time()) + ttl}
     optional = {"plan": plan, "iss": issuer, "aud": audience}
     claims |= {name: value for name, value in optional.items() if value is not None}
-    return jwt.encode(claims, secret, algorithm="HS256")
+    return jwt.encode(claims, _hmac_key(secret), algorithm="HS256")
+
+
+def _hmac_key(secret: str) -> bytes:
+    """The bytes of a secret, with zeros up to 64: to HMAC it is the same key (RFC 2104, section 2).
+
+    PyJWT warns of short keys at each token; `doctor` and `serve` say it once, to whoever can change it.
+    """
+    return secret.encode().ljust(64, b"\0")

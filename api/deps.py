@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -12,14 +14,39 @@ from audit_pipeline.integrations.asgi import client_ip
 from audit_pipeline.processor import AuditPipeline
 from audit_pipeline.query import CursorSigner
 from audit_pipeline.settings import Settings
+from audit_pipeline.stores import Store
 
 from .auth import Caller, TokenVerifier, unauthorized
 from .problems import Problem
 
-__all__ = ["Body", "Exporter", "Parameters", "Reader", "Service", "ServiceDep", "Writer"]
+__all__ = ["MAX_EXPORTS", "Body", "ExportSlots", "Exporter", "Parameters", "Reader", "Service", "ServiceDep", "Writer"]
 
 MAX_BODY = 16 * 2**20
 """Bytes in the body of a request."""
+MAX_EXPORTS = 4
+"""Exports of one organisation at the same time, in one process: each of them holds a snapshot of the store."""
+
+
+class ExportSlots:
+    """Counts the exports under way, by organisation."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: Counter[str] = Counter()
+
+    def take(self, org: str) -> None:
+        """Take a slot, to be given back with `free`. Raises Problem `too-many-exports` where none is left."""
+        with self._lock:
+            if self._taken[org] >= MAX_EXPORTS:
+                detail = f"{MAX_EXPORTS} exports of this organisation are under way. Try again when one has ended."
+                raise Problem(429, "too-many-exports", detail, headers={"Retry-After": "5"})
+            self._taken[org] += 1
+
+    def free(self, org: str) -> None:
+        """Give a slot back."""
+        with self._lock:
+            self._taken[org] -= 1
+            self._taken += Counter()  # forgets organisations that have none
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +57,17 @@ class Service:
     pipeline: AuditPipeline
     cursors: CursorSigner
     tokens: TokenVerifier
+    exports: ExportSlots = field(default_factory=ExportSlots)
+    _installed: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def store(self) -> Store:
+        """The store; the first to ask for it installs what is missing. Raises StoreError."""
+        store = self.pipeline.store
+        if not self._installed.is_set():
+            store.setup()
+            self._installed.set()
+        return store
 
     def client_ip(self, request: Request) -> str | None:
         """The address that a request came from."""

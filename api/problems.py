@@ -102,4 +102,3 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, answer)
     app.add_exception_handler(AuditError, answer)
     app.add_exception_handler(HTTPException, answer_http)
-    app.add_exception_handler(Exception, answer)

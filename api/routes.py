@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from anyio import CancelScope
@@ -17,8 +17,7 @@ from audit_pipeline.event import is_id
 from audit_pipeline.export import csv_chunks, export_context, file_name
 from audit_pipeline.importing import json_value
 from audit_pipeline.privacy import public_details, public_item
-from audit_pipeline.query import Window, parse_page, parse_query, parse_zone, sort_key
-from audit_pipeline.stores import Snapshot
+from audit_pipeline.query import PageRequest, Query, Window, parse_page, parse_query, parse_zone, sort_key
 
 from .deps import Body, Exporter, Parameters, Reader, ServiceDep, Writer
 from .problems import Problem
@@ -35,10 +34,9 @@ router = APIRouter()
 @router.get("/v1/events", response_model=EventPage)
 def list_events(service: ServiceDep, caller: Reader, parameters: Parameters) -> JSONResponse:
     """A page of the entries that match all filters, in order, with their exact number."""
-    query = parse_query(parameters, caller.org, also=("page_size", "page", "cursor"))
-    request = parse_page(parameters)
+    query, request = _asked(parameters, caller.org)
     window = service.cursors.window(query, request)
-    page = service.pipeline.store.search(query, window)
+    page = service.store.search(query, window)
     items = page.items
     offset = window.offset if page.has_previous or window.before is None else 0
     after = before = None
@@ -59,6 +57,22 @@ def list_events(service: ServiceDep, caller: Reader, parameters: Parameters) -> 
     )
 
 
+def _asked(parameters: dict[str, list[str]], org: str) -> tuple[Query, PageRequest]:
+    """Which entries, and which page of them. Raises InvalidQuery, which names what is wrong with either."""
+    errors: list[tuple[str, str]] = []
+    try:
+        query = parse_query(parameters, org, also=("page_size", "page", "cursor"))
+    except InvalidQuery as error:
+        errors += error.errors
+    try:
+        request = parse_page(parameters)
+    except InvalidQuery as error:
+        errors += error.errors
+    if errors:
+        raise InvalidQuery(errors)
+    return query, request
+
+
 @router.get("/v1/events/export.csv", response_class=StreamingResponse)
 def export_csv(service: ServiceDep, caller: Exporter, parameters: Parameters, request: Request) -> StreamingResponse:
     """The entries that match all filters, in order, as CSV; the export itself becomes an entry."""
@@ -66,7 +80,18 @@ def export_csv(service: ServiceDep, caller: Exporter, parameters: Parameters, re
     zone = parse_zone(next((name for name in parameters.get("tz", ()) if name), "UTC"))
     limit = service.settings.export_limit
     name = file_name(zone)
-    snapshot = service.pipeline.store.snapshot(query, limit)
+    store = service.store
+    service.exports.take(caller.org)
+    try:
+        snapshot = store.snapshot(query, limit)
+    except BaseException:
+        service.exports.free(caller.org)
+        raise
+
+    def release() -> None:
+        service.exports.free(caller.org)
+        snapshot.close()
+
     try:
         rows = min(snapshot.total, limit)
         service.pipeline.record(
@@ -79,7 +104,7 @@ def export_csv(service: ServiceDep, caller: Exporter, parameters: Parameters, re
             context=export_context(query, _given(parameters), rows, snapshot.total),
         )
     except BaseException:
-        snapshot.close()
+        release()
         raise
     headers = {
         "Content-Disposition": f'attachment; filename="{name}"',
@@ -87,28 +112,28 @@ def export_csv(service: ServiceDep, caller: Exporter, parameters: Parameters, re
         "X-Row-Limit": str(limit),
         "X-Truncated": "true" if snapshot.total > limit else "false",
     }
-    return _SnapshotResponse(snapshot, csv_chunks(snapshot), headers)
+    return _SnapshotResponse(csv_chunks(snapshot), release, headers)
 
 
 class _SnapshotResponse(StreamingResponse):
-    """Streams what comes of a snapshot, and frees it in the end, also when the client leaves in the middle."""
+    """Streams what comes of a snapshot, and releases it in the end, also when the client leaves in the middle."""
 
-    def __init__(self, snapshot: Snapshot, chunks: Iterator[bytes], headers: dict[str, str]) -> None:
+    def __init__(self, chunks: Iterator[bytes], release: Callable[[], None], headers: dict[str, str]) -> None:
         super().__init__(chunks, media_type="text/csv; charset=utf-8", headers=headers)
-        self._snapshot = snapshot
+        self._release = release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
             with CancelScope(shield=True):
-                await run_in_threadpool(self._snapshot.close)
+                await run_in_threadpool(self._release)
 
 
 @router.get("/v1/events/{event_id}", response_model=EventDetails)
 def one_event(service: ServiceDep, caller: Reader, event_id: str) -> JSONResponse:
     """One entry, with its context and its problems."""
-    event = service.pipeline.store.get(caller.org, event_id) if is_id(event_id) else None
+    event = service.store.get(caller.org, event_id) if is_id(event_id) else None
     if event is None:
         raise Problem(404, "not-found", "There is no entry with this id.")
     return JSONResponse(public_details(event))
@@ -135,39 +160,42 @@ def list_actions(caller: Reader) -> dict[str, Any]:
 def record_events(service: ServiceDep, caller: Writer, body: Body) -> Accepted:
     """Record one event, or a list of up to 1000: all, or none where one of them is refused."""
     given = _events(body)
-    errors = [error for place, event in enumerate(given) for error in _refusals(event, place, caller.org)]
+    errors = [error for where, event in given for error in _refusals(event, where, caller.org)]
     if errors:
         raise InvalidQuery(errors)
     prepared = []
-    for event in given:
+    for _, event in given:
         action = catalogue[event["action"]]
         prepared.append(service.pipeline.prepare(action, _without(event, "action") | {"org": caller.org}))
     service.pipeline.accept(prepared)
     return Accepted(ids=[event.id for event in prepared])
 
 
-def _events(body: bytes) -> list[Any]:
+def _events(body: bytes) -> list[tuple[str, Any]]:
+    """The events, each with how an error names it: `[3].` in a list."""
     try:
         given = json_value(body)
     except ValueError as error:
         raise InvalidQuery([("body", f"{error}; send one event, or a list of events, as JSON")]) from None
-    events = given if isinstance(given, list) else [given]
-    if not 1 <= len(events) <= MAX_EVENTS:
-        raise InvalidQuery([("body", f"has {len(events):,} events; allowed are 1 to {MAX_EVENTS}")])
-    return events
+    if not isinstance(given, list):
+        return [("", given)]
+    if not 1 <= len(given) <= MAX_EVENTS:
+        raise InvalidQuery([("body", f"has {len(given):,} events; allowed are 1 to {MAX_EVENTS}")])
+    return [(f"[{place}].", event) for place, event in enumerate(given)]
 
 
-def _refusals(event: Any, place: int, org: str) -> Iterator[tuple[str, str]]:
+def _refusals(event: Any, where: str, org: str) -> Iterator[tuple[str, str]]:
     """What a sender must put right; everything else is recorded, with its problems."""
     if not isinstance(event, dict):
-        yield f"[{place}]", "not an object; allowed is one with action, target, detail, user, ip …"
+        yield where.rstrip(".") or "body", "not an object; allowed is one with action, target, detail, user, ip …"
         return
-    if event.get("action") not in catalogue:
-        yield f"[{place}].action", catalogue.unknown(event.get("action"))
+    action = event.get("action")
+    if action not in catalogue:
+        yield f"{where}action", catalogue.unknown(action if isinstance(action, str) else None)
     if event.get("id") is not None and not is_id(event["id"]):
-        yield f"[{place}].id", "not a UUIDv7 in lower case with hyphens; leave it out to have one made"
+        yield f"{where}id", "not a UUIDv7 in lower case with hyphens; leave it out to have one made"
     if event.get("org") not in (None, org):
-        yield f"[{place}].org", "not the organisation of the token; leave it out"
+        yield f"{where}org", "not the organisation of the token; leave it out"
 
 
 @router.get("/healthz", response_model=Status)
@@ -181,7 +209,7 @@ def readyz(service: ServiceDep) -> JSONResponse:
     """Whether entries can be recorded and found."""
     try:
         service.pipeline.status()
-        service.pipeline.store.check()
+        service.store.check()
     except AuditError:
         return JSONResponse({"status": "unavailable"}, 503, headers={"Retry-After": "5"})
     return JSONResponse({"status": "ready"})

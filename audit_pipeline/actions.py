@@ -46,6 +46,10 @@ class Category:
     actions: tuple[Action, ...]
 
 
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and _ID.match(value) is not None
+
+
 class Catalogue:
     """The actions of this process, in the order of their declaration."""
 
@@ -59,18 +63,18 @@ class Catalogue:
         Raises DuplicateAction where the id is taken, or the category has another label, and ValueError where a part
         has the wrong form.
         """
-        if len(action.id) > MAX_ACTION_LENGTH or not _ID.match(action.id):
+        if not (_is_id(action.id) and len(action.id) <= MAX_ACTION_LENGTH):
             raise ValueError(
                 f"action id {action.id!r}: allowed are up to {MAX_ACTION_LENGTH} of a-z, 0-9, _ and - in parts "
                 "joined by dots, such as 'mailbox.archived'"
             )
-        if not _ID.match(action.category):
+        if not _is_id(action.category):
             raise ValueError(f"category {action.category!r}: allowed are a-z, 0-9, _ and -, such as 'mailboxes'")
         if action.tone not in TONES:
             raise ValueError(f"tone {action.tone!r}: allowed are {', '.join(TONES)}")
         if action.outcome not in ("success", "failure"):
             raise ValueError(f"outcome {action.outcome!r}: allowed are success, failure")
-        if not action.label.strip():
+        if not (isinstance(action.label, str) and action.label.strip()):
             raise ValueError(f"label of {action.id}: a label that people can read is needed")
         if action.id in self._actions:
             label = self._actions[action.id].label
@@ -207,6 +211,8 @@ def load_catalogue_file(path: Path) -> None:
         return
     try:
         entries = orjson.loads(path.read_bytes())
+        if not isinstance(entries, list):
+            raise TypeError("not a list")
         for entry in entries:
             register_action(**entry)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, DuplicateAction) as error:

@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import rfc8785
 
-from .forking import reset_after_fork
+from .forking import prepare_for_forks
 
 __all__ = [
     "FUTURE_WINDOW_MS",
@@ -59,8 +59,9 @@ def in_window(timestamp: int, now: int) -> bool:
 
 def format_timestamp(timestamp: int) -> str:
     """Milliseconds since the epoch as RFC 3339 in UTC: `2026-11-23T03:41:00.123Z`."""
-    moment = datetime.fromtimestamp(timestamp // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{timestamp % 1000:03d}Z"
+    # Not strftime: of a year before 1000, glibc leaves out the leading zeros.
+    moment = datetime.fromtimestamp(timestamp // 1000, UTC).isoformat()
+    return f"{moment[:19]}.{timestamp % 1000:03d}Z"
 
 
 def uuid7(timestamp: int, tail: int) -> str:
@@ -88,13 +89,13 @@ class IdFactory:
         self._lock = threading.Lock()
         self._time = -1
         self._tail = 0
-        reset_after_fork(self)
+        prepare_for_forks(self)
 
     def next(self, timestamp: int | None = None) -> tuple[int, str]:
         """A (timestamp, id) pair; without a timestamp (ms) the current time, read in the order of the ids."""
         with self._lock:
             moment = now_ms() if timestamp is None else timestamp
-            if moment == self._time and self._tail < 1 << 73:
+            if moment == self._time and self._tail < (1 << 74) - (1 << 32):
                 self._tail += 1 + int.from_bytes(os.urandom(4), "big")
             else:
                 # The top bit stays free, so that the additions above have room.
@@ -102,8 +103,14 @@ class IdFactory:
             self._time = moment
             return moment, uuid7(moment, self._tail)
 
-    def after_fork(self) -> None:
-        """A forked child goes on with ids of its own."""
+    def before_fork(self) -> None:
+        """Nothing has to end."""
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+
+    def after_fork_in_child(self) -> None:
+        """Go on with other ids than the parent's."""
         self._lock = threading.Lock()
         self._time = -1
 
@@ -111,7 +118,7 @@ class IdFactory:
 def canonical_json(value: Any) -> bytes:
     """The RFC 8785 form of a JSON value (text, integers within 2^53, floats, lists, mappings with text keys)."""
     # orjson sorts by code point and writes floats its own way: equal to RFC 8785 for neither floats nor rare keys.
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS) if _plain(value) else rfc8785.dumps(value)
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS) if _plain(value) else rfc8785.dumps(_as_doubles(value))
 
 
 def _plain(value: object) -> bool:
@@ -124,11 +131,23 @@ def _plain(value: object) -> bool:
     return not isinstance(value, float)
 
 
+def _as_doubles(value: Any) -> Any:
+    """The value, with a float where RFC 8785 writes one (1e17, say) without exponent, and it was read as an integer."""
+    if isinstance(value, dict):
+        return {key: _as_doubles(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_doubles(item) for item in value]
+    if isinstance(value, int) and _EXACT_INTEGER < abs(value) < 1 << 64:
+        double = float(value)
+        return double if rfc8785.dumps(double) == str(value).encode() else value
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
     """Who did what to what, when and from where. Made once, and never changed.
 
-    Made by `normalise.build_event`, which keeps the limits; a store gives back what it was given.
+    Made by `normalize.build_event`, which keeps the limits; a store gives back what it was given.
     """
 
     id: str
@@ -165,7 +184,7 @@ class AuditEvent:
 
     def to_bytes(self) -> bytes:
         """The canonical bytes of everything but `origin` and `sequence`, which the spool adds."""
-        return canonical_json({name: getattr(self, name) for name in _BODY})
+        return self._bytes_of(_BODY)
 
     @classmethod
     def from_bytes(cls, body: bytes, origin: str = "", sequence: int = 0) -> AuditEvent:
@@ -173,6 +192,8 @@ class AuditEvent:
         document = orjson.loads(body)
         known = {name: document[name] for name in _BODY if name in document}
         known["problems"] = tuple(known["problems"])
+        if not _plain(known["context"]):
+            known["context"] = _as_doubles(known["context"])
         return cls(**known, origin=origin, sequence=sequence)
 
     def in_spool(self, origin: str, sequence: int) -> AuditEvent:
@@ -187,8 +208,12 @@ class AuditEvent:
         ignored = {"received", "origin", "sequence", "label", "category", "tone"}
         if any(problem.startswith(REPLACED_TIMESTAMP) for problem in self.problems):
             ignored.add("timestamp")
-        names = (name for name in _BODY if name not in ignored)
-        return all(getattr(self, name) == getattr(other, name) for name in names)
+        names = [name for name in _BODY if name not in ignored]
+        # The bytes are compared: to Python, 1 and True are equal.
+        return self._bytes_of(names) == other._bytes_of(names)
+
+    def _bytes_of(self, names: Iterable[str]) -> bytes:
+        return canonical_json({name: getattr(self, name) for name in names})
 
 
 _BODY = tuple(field.name for field in fields(AuditEvent) if field.name not in ("origin", "sequence"))

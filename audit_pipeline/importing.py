@@ -43,7 +43,7 @@ def json_value(text: bytes) -> Any:
     """The value of a JSON text. Raises ValueError, whose text says what was wrong."""
     try:
         # Of Python's two parsers this one keeps integers of any size; the other one reads deeper nesting.
-        return json.loads(text)
+        return json.loads(text, parse_int=_integer)
     except RecursionError:
         try:
             return orjson.loads(text)
@@ -53,6 +53,11 @@ def json_value(text: bytes) -> Any:
         raise ValueError("is not UTF-8") from None
     except ValueError as error:
         raise ValueError(f"is not JSON ({str(error)[:80]})") from None
+
+
+def _integer(digits: str) -> int | str:
+    # Python refuses to read more digits than this (CVE-2020-10735): then they stay text.
+    return int(digits) if len(digits) <= 4300 else digits
 
 
 class NDJSONReader:
@@ -83,7 +88,8 @@ class NDJSONReader:
         if action not in catalogue:
             raise ValueError(catalogue.unknown(action))
         self._check_time(given.get("timestamp"))
-        given.setdefault("org", self._org)
+        if given.get("org") in (None, ""):
+            given["org"] = self._org
         event = self._pipeline.prepare(catalogue[action], given)
         own_id = given.get("id")
         if is_id(own_id) and own_id == event.id:

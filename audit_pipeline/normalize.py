@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from itertools import islice
 from pathlib import PurePath
 from typing import Any
 
@@ -50,8 +51,12 @@ MAX_LEVELS = 8
 MAX_KEY = 512
 """Characters in a key of a context."""
 MAX_VALUES = 50_000
-"""Values in a context that are looked at: a log call ends in bounded time."""
+"""Values in a context that are looked at (a long text counts as several): a log call ends in bounded time."""
+LONG_TEXT = 100
+"""Characters of text that count as one more value."""
 MAX_PROBLEMS = 20
+MAX_PROBLEM = 500
+"""Characters in a problem."""
 
 MISSING = ("user: none given", "ip: none given")
 """Problems that are said, but that no caller is refused for: some entries have no user or address."""
@@ -62,8 +67,10 @@ _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _EXACT_INTEGER = 2**53 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOO_DEEP = f"[cut: deeper than {MAX_LEVELS} levels]"
-# Room beyond a limit, so that an address at its edge is masked before the text is cut through it.
+# Room beyond a limit, so that an address at its edge is masked before the text is cut through it; and the end of that
+# room, where the first cut may have gone through one. An address has at most 60 characters, with its colons as %3A.
 _EDGE = 512
+_TORN = 64
 
 
 def refusable(problems: tuple[str, ...]) -> list[str]:
@@ -84,38 +91,38 @@ def build_event(
     `problems`, one sentence each; the sentences hold no values, since an address or a secret could be among them.
     """
     problems: list[str] = []
-    address = _address(given.get("ip"), problems)
+    given = {name: _settled(name, given.get(name), problems) for name in sorted(FIELDS)}
+    address = _address(given["ip"], problems)
     cleaner = _Cleaner(problems, address)
     kept: dict[str, Any] = {}
 
-    given_id = given.get("id")
+    given_id = given["id"]
     if given_id is not None and not (is_id(given_id) and in_window(id_time(given_id), now_ms())):
         problems.append("id: not a UUIDv7 in lower case with a time of the last ten years; a new one was made")
         kept["given_id"] = given_id
         given_id = None
 
-    timestamp = _timestamp(given.get("timestamp"), problems, kept)
+    timestamp = _timestamp(given["timestamp"], problems, kept)
     if given_id is None:
         moment, event_id = ids.next(timestamp)
     else:
         event_id = given_id
         moment = id_time(given_id) if timestamp is None and "given_timestamp" not in kept else timestamp or now_ms()
 
-    outcome = given.get("outcome")
-    if outcome is None or outcome == "":
-        outcome = action.outcome
-    elif outcome not in ("success", "failure"):
-        problems.append(f"outcome: allowed are success and failure; taken as {action.outcome}")
-        kept["given_outcome"] = outcome
-        outcome = action.outcome
+    outcome, stated = action.outcome, given["outcome"]
+    if isinstance(stated, str) and stated in ("success", "failure"):
+        outcome = stated
+    elif stated is not None and (stated or not isinstance(stated, str)):
+        problems.append(f"outcome: allowed are success and failure; taken as {outcome}")
+        kept["given_outcome"] = stated
 
-    if given.get("user") is None:
+    if given["user"] is None:
         problems.append(MISSING[0])
-    context = cleaner.context(given.get("context"), kept)
-    target = cleaner.short("target", given.get("target"), MAX_SHORT)
-    detail = cleaner.detail(given.get("detail"))
-    user = cleaner.short("user", given.get("user"), MAX_SHORT)
-    org = cleaner.short("org", given.get("org"), MAX_ORG) or "default"
+    target = cleaner.short("target", given["target"], MAX_SHORT)
+    detail = cleaner.detail(given["detail"])
+    user = cleaner.short("user", given["user"], MAX_SHORT)
+    org = cleaner.short("org", given["org"], MAX_ORG) or "default"
+    context = cleaner.context(given["context"], kept)
     return AuditEvent(
         id=event_id,
         timestamp=moment,
@@ -123,7 +130,7 @@ def build_event(
         category=action.category,
         label=action.label,
         tone=action.tone,
-        outcome=str(outcome),
+        outcome=outcome,
         org=org,
         target=target,
         detail=detail,
@@ -137,20 +144,34 @@ def build_event(
 
 def _bounded(problems: list[str], address: str | None) -> tuple[str, ...]:
     shown = [mask_own_address(problem, address) for problem in problems[:MAX_PROBLEMS]]
+    half = MAX_PROBLEM // 2 - 1
+    shown = [text if len(text) <= MAX_PROBLEM else f"{text[:half]}…{text[-half:]}" for text in shown]
     if len(problems) > MAX_PROBLEMS:
         shown.append(f"and {len(problems) - MAX_PROBLEMS} more problems")
     return tuple(shown)
+
+
+def _settled(name: str, value: Any, problems: list[str]) -> Any:
+    """A text, or an address, as exactly a `str`; other values as they are, where they can be looked at."""
+    try:
+        return _characters(value) if isinstance(value, (str, IPv4Address, IPv6Address)) else value
+    except Exception as error:  # noqa: BLE001 - a lazy object may raise anything, even when asked for its class
+        problems.append(f"{name}: could not be read ({type(error).__name__})")
+        return f"[unreadable: {type(value).__name__}]"
+
+
+def _characters(value: Any) -> str:
+    # A subclass of str may behave in any way; and what claims to be a str may be a proxy of one.
+    return str.__str__(value if issubclass(type(value), str) else str(value))
 
 
 def _address(value: Any, problems: list[str]) -> str | None:
     if value is None:
         problems.append(MISSING[1])
         return None
-    if isinstance(value, (IPv4Address, IPv6Address)):
-        value = str(value)
-    if value == "":
-        return None
     if isinstance(value, str):
+        if not value:
+            return None
         address = normalize_ip(value) or (value if mask_ip(value) == value else None)
         if address is not None:
             if "%" in value and not _ZONE.search(value):
@@ -245,7 +266,7 @@ class _Cleaner:
         return text.encode()[:MAX_DETAIL].decode(errors="ignore")
 
     def _field(self, name: str, value: Any, limit: int) -> str:
-        self._removed = 0
+        self._removed = self._values = 0
         if value is None:
             return ""
         return self._text(name, value if isinstance(value, str) else self._as_text(name, value), limit)
@@ -256,32 +277,41 @@ class _Cleaner:
 
     def _text(self, name: str, text: str, limit: int) -> str:
         """Exact, valid Unicode text, with the entry's own address masked, a little over `limit` at the most."""
-        text = str.__str__(text)
-        if len(text) > limit + _EDGE:
-            self._removed += len(text) - limit - _EDGE
-            text = text[: limit + _EDGE]
+        text = _characters(text)
+        beyond = len(text) - limit - _EDGE
+        text = text[: limit + _EDGE]
         if not text.isascii():
             try:
                 text.encode()
             except UnicodeEncodeError:
                 text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
                 self._problems.append(f"{name}: had lone surrogates, shown as \ufffd")
-        return mask_own_address(text, self._address)
+        text = mask_own_address(text, self._address)
+        if beyond > 0:
+            self._removed += beyond + _TORN
+            text = text[:-_TORN]
+        return text
 
     # Contexts
 
     def context(self, value: Any, kept: Mapping[str, Any]) -> dict[str, Any]:
         """A context of JSON values, at most MAX_CONTEXT bytes, with secrets redacted; `kept` is added to it."""
-        self._removed = 0
+        self._removed = self._values = 0
+        first = len(self._problems)
         given = value if isinstance(value, Mapping) else {} if value is None else {"context": value}
         if value is not None and not isinstance(value, Mapping):
             self._problems.append("context: not a mapping; kept under the key 'context'")
-        cleaned: dict[str, Any] = self._value("context", given, 1)
+        cleaned = self._value("context", given, 1)
+        if not isinstance(cleaned, dict):
+            cleaned = {"context": cleaned}
         for name, item in kept.items():
             cleaned[_free(name, cleaned)] = self._value(name, item, 2)
+        # These two come before the problems of single values, of which there may be very many.
+        fitting = self._fit(cleaned, first)
         if self._values > MAX_VALUES:
-            self._problems.append(f"context: cut after {MAX_VALUES:,} values")
-        return self._fit(cleaned)
+            too_much = f"context: cut, since it has over {MAX_VALUES:,} values, or too much text in them"
+            self._problems.insert(first, too_much)
+        return fitting
 
     def _value(self, path: str, value: Any, level: int) -> Any:
         self._values += 1
@@ -302,7 +332,9 @@ class _Cleaner:
         return self._leaf(path, text)
 
     def _leaf(self, path: str, text: str) -> str:
-        return self._text(path, text, MAX_CONTEXT)[:MAX_CONTEXT]
+        leaf = self._text(path, text, MAX_CONTEXT)[:MAX_CONTEXT]
+        self._values += len(leaf) // LONG_TEXT
+        return leaf
 
     def _integer(self, path: str, value: int) -> int | str:
         value = int(value)
@@ -323,23 +355,26 @@ class _Cleaner:
         if level > MAX_LEVELS:
             return self._too_deep(path)
         cleaned: dict[str, Any] = {}
-        for given_key, item in value.items():
+        items: Iterable[tuple[Any, Any]] = islice(value.items(), MAX_VALUES)
+        if level == 1:  # the small ones first: whatever the large ones use up, those are kept
+            items = sorted(items, key=_is_large)
+        for given_key, item in items:
             if self._values > MAX_VALUES:
                 break
             key = self._key(path, given_key)
             if key in cleaned:
                 self._problems.append(f"{path}.{key}: the same key twice; the later one is numbered")
             key = _free(key, cleaned)
-            if is_secret_key(key) and item is not None and not isinstance(item, bool):
+            if is_secret_key(key) and item is not None and item is not True and item is not False:
                 cleaned[key] = REDACTED
             else:
                 cleaned[key] = self._value(key if level == 1 else f"{path}.{key}", item, level + 1)
         return cleaned
 
     def _key(self, path: str, key: Any) -> str:
+        key = _characters(key) if isinstance(key, str) else self._value(f"a key of {path}", key, MAX_LEVELS)
         if not isinstance(key, str):
-            key = self._value(f"a key of {path}", key, MAX_LEVELS + 1)
-            key = key if isinstance(key, str) else canonical_json(key).decode()
+            key = canonical_json(key).decode()
         text = self._text(f"a key of {path}", key, MAX_KEY)
         if len(text) > MAX_KEY:
             self._problems.append(f"a key of {path}: cut from {len(key):,} characters to {MAX_KEY}")
@@ -356,10 +391,10 @@ class _Cleaner:
         return cleaned
 
     def _too_deep(self, path: str) -> str:
-        self._problems.append(f"{path[:200]}: cut, nested deeper than {MAX_LEVELS} levels")
+        self._problems.append(f"{path}: cut, nested deeper than {MAX_LEVELS} levels")
         return _TOO_DEEP
 
-    def _fit(self, context: dict[str, Any]) -> dict[str, Any]:
+    def _fit(self, context: dict[str, Any], place: int) -> dict[str, Any]:
         """The context within MAX_CONTEXT bytes: the small values stay whole, the large ones become cut text."""
         sizes = {key: len(canonical_json({key: item})) for key, item in context.items()}
         size = len(canonical_json(context)) + self._removed
@@ -381,11 +416,17 @@ class _Cleaner:
                 fitting[key] = context[key]
             room -= len(canonical_json({key: fitting[key]}))
         shown = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
-        self._problems.append(
+        self._problems.insert(
+            place,
             f"context: cut from {size:,} bytes to {len(canonical_json(fitting)):,}"
-            + (f"; cut or left out: {shown}" if lost else "")
+            + (f"; cut or left out: {shown}" if lost else ""),
         )
         return fitting
+
+
+def _is_large(item: tuple[Any, Any]) -> bool:
+    kind = type(item[1])
+    return len(item[1]) > LONG_TEXT if kind is str else kind not in (int, float, bool, type(None))
 
 
 def _free(key: str, taken: Mapping[str, Any]) -> str:
@@ -414,12 +455,15 @@ _CONVERSIONS: tuple[tuple[Any, _Conversion], ...] = (
     (Mapping, lambda cleaner, path, value, level: cleaner._mapping(path, value, level)),
     ((list, tuple), lambda cleaner, path, value, level: cleaner._list(path, value, level)),
     # Sets have no order of their own: sorted, equal sets have equal bytes.
-    (AbstractSet, lambda cleaner, path, value, level: cleaner._list(path, sorted(value, key=repr), level)),
+    (
+        AbstractSet,
+        lambda cleaner, path, value, level: cleaner._list(path, sorted(islice(value, MAX_VALUES), key=repr), level),
+    ),
     (
         (bytes, bytearray),
         lambda cleaner, path, value, level: cleaner._leaf(path, value.decode(errors="backslashreplace")),
     ),
-    ((datetime, date, time), lambda cleaner, path, value, level: value.isoformat()),
+    ((datetime, date, time), lambda cleaner, path, value, level: cleaner._leaf(path, value.isoformat())),
     (
         (uuid.UUID, Decimal, PurePath, IPv4Address, IPv6Address, IPv4Network, IPv6Network),
         lambda cleaner, path, value, level: cleaner._leaf(path, str(value)),

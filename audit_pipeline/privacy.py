@@ -31,15 +31,18 @@ REDACTED = "[redacted]"
 """What stands in place of a secret."""
 
 _MASKED_V4 = re.compile(r"((?:\d{1,3}\.){3})xxx\Z", re.ASCII)
-_MASKED_V6 = re.compile(r"([0-9a-f:]{2,34}:)xxxx\Z", re.ASCII | re.IGNORECASE)
+_MASKED_V6 = re.compile(r"([0-9a-f:]{1,34}:)xxxx\Z", re.ASCII | re.IGNORECASE)
 
 
 # Addresses
 
+MAX_ADDRESS = 256
+"""Characters in an address and its zone."""
+
 
 def _parse(text: str) -> IPv4Address | IPv6Address:
     # A zone id may hold anything, and 3.11 accepts it: it goes before parsing. The longest address has 45 characters.
-    if len(text) > 256 or "/" in text:
+    if len(text) > MAX_ADDRESS or "/" in text:
         raise ValueError("not an IP address")
     address = ip_address(text.partition("%")[0])
     if isinstance(address, IPv6Address):
@@ -47,24 +50,31 @@ def _parse(text: str) -> IPv4Address | IPv6Address:
     return address
 
 
-@lru_cache(maxsize=4096)
 def normalize_ip(text: str) -> str | None:
     """An address in its one usual form (RFC 5952 for IPv6, IPv4-mapped as IPv4, no zone), or None where it is none."""
+    # Longer ones are kept out of the cache, and so out of memory.
+    return _normalized(text) if len(text) <= MAX_ADDRESS else None
+
+
+@lru_cache(maxsize=4096)
+def _normalized(text: str) -> str | None:
     try:
         return str(_parse(text))
     except ValueError:
         return None
 
 
-@lru_cache(maxsize=4096)
 def mask_ip(text: str | None) -> str:
     """An address as people may see it: `192.168.1.xxx`, `2001:db8::xxxx`; empty for what is no address.
 
     The last octet, or the last 16-bit group, is hidden so that two addresses that differ only there look the same.
     A masked address comes back as it is.
     """
-    if not text:
-        return ""
+    return _masked(text) if text and len(text) <= MAX_ADDRESS else ""
+
+
+@lru_cache(maxsize=4096)
+def _masked(text: str) -> str:
     try:
         address = _parse(text)
     except ValueError:
@@ -76,7 +86,7 @@ def mask_ip(text: str | None) -> str:
 
 def _is_masked(text: str) -> bool:
     filled = _fill(text)
-    return filled is not None and mask_ip(filled) == text
+    return filled is not None and _masked(filled) == text
 
 
 def _fill(masked: str) -> str | None:
@@ -84,7 +94,8 @@ def _fill(masked: str) -> str | None:
     if match := _MASKED_V4.match(masked):
         return normalize_ip(match[1] + "255")
     if match := _MASKED_V6.match(masked):
-        return normalize_ip(match[1] + "ffff")
+        filled = normalize_ip(match[1] + "ffff")
+        return filled if filled and ":" in filled else None  # an IPv4-mapped one is not masked in this form
     return None
 
 
@@ -122,7 +133,10 @@ def network_key(ip: str | None) -> str:
     """
     if not ip:
         return ""
-    address = _parse(_fill(ip) or ip)
+    return _key(_parse(_fill(ip) or ip))
+
+
+def _key(address: IPv4Address | IPv6Address) -> str:
     if isinstance(address, IPv4Address):
         return f"4{int(address) & ~0xFF:08x}"
     return f"6{int(address) & ~0xFFFF:032x}"
@@ -130,10 +144,14 @@ def network_key(ip: str | None) -> str:
 
 def network_range(network: IPv4Network | IPv6Network) -> tuple[str, str]:
     """The first and the last `network_key` inside a network."""
-    return network_key(str(network[0])), network_key(str(network[-1]))
+    # Not by their text: `::/80` is IPv6, and ends where the IPv4-mapped addresses do.
+    return _key(network[0]), _key(network[-1])
 
 
 # The entry's own address inside its texts
+
+# In `%5B2001%3Adb8…` and `%2010.0.0.5`, the digits of the escape are none of the address.
+_AFTER_ESCAPE = "(?<=%[0-9A-F][0-9A-F])"
 
 
 def mask_own_address(text: str, ip: str | None) -> str:
@@ -153,7 +171,8 @@ def mask_own_address(text: str, ip: str | None) -> str:
 
 @lru_cache(maxsize=4096)
 def _v4_pattern(ip: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\d){_dotted(int(IPv4Address(ip)))}(?!\d)", re.ASCII)
+    before = rf"(?:(?<!\d)|{_AFTER_ESCAPE})"
+    return re.compile(rf"{before}{_dotted(int(IPv4Address(ip)))}(?!\d)", re.ASCII | re.IGNORECASE)
 
 
 def _mask_v6(text: str, address: IPv6Address, masked: str) -> str:
@@ -192,7 +211,8 @@ def _v6_spellings(address: IPv6Address) -> list[str]:
                 if any(zeros[start:end]):
                     break
                 spellings.append(colon.join(parts[:start]) + colon * 2 + colon.join(parts[end:]))
-    return [rf"(?<![0-9A-F]){spelling}(?![0-9A-F])" for spelling in spellings]
+    before = rf"(?:(?<![0-9A-F])|{_AFTER_ESCAPE})"
+    return [rf"{before}{spelling}(?![0-9A-F])" for spelling in spellings]
 
 
 def _dotted(value: int) -> str:
@@ -207,9 +227,11 @@ def _group(group: int) -> str:
 
 _SECRET_PARTS = (
     "password", "passwd", "passphrase", "passcode", "pwd", "secret", "token", "apikey", "authorization", "cookie",
-    "credential", "privatekey", "accesskey", "signingkey", "encryptionkey", "sessionid", "jwt", "bearer",
+    "credential", "privatekey", "accesskey", "signingkey", "encryptionkey", "sessionid", "sessid", "jwt", "bearer",
 )  # fmt: skip
-_SECRET_WORDS = frozenset(("pass", "pin", "otp", "cvv", "cvc"))
+_SECRET_WORDS = frozenset(("pass", "pw", "psk", "pin", "otp", "totp", "cvv", "cvc"))
+# As in `dbpass`, but not these.
+_OTHER_PASS = frozenset(("bypass", "compass", "encompass", "overpass", "surpass", "trespass", "underpass"))
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 
@@ -220,7 +242,8 @@ def is_secret_key(key: str) -> bool:
     letters = "".join(character for character in key.lower() if character.isalnum())
     if any(part in letters for part in _SECRET_PARTS):
         return True
-    return any(word.lower() in _SECRET_WORDS for word in _WORDS.findall(key))
+    words = [word.lower() for word in _WORDS.findall(key)]
+    return any(word in _SECRET_WORDS or (word.endswith("pass") and word not in _OTHER_PASS) for word in words)
 
 
 # The projection to the outside

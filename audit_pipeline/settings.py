@@ -47,7 +47,7 @@ class Settings:
     store_url: str = field(default=DEFAULT_STORE, repr=False)
     spool: Path | None = None
     jwt_secret: str | None = field(default=None, repr=False)
-    jwks_url: str | None = None
+    jwks_url: str | None = field(default=None, repr=False)
     jwks_file: Path | None = None
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
@@ -77,10 +77,10 @@ class Settings:
         }
         made = cls(
             store_url=store or given.get("AUDIT_STORE_URL", DEFAULT_STORE),
-            spool=_path(spool or given.get("AUDIT_SPOOL")),
+            spool=_path("AUDIT_SPOOL", spool or given.get("AUDIT_SPOOL")),
             jwt_secret=given.get("AUDIT_JWT_SECRET"),
             jwks_url=given.get("AUDIT_JWKS_URL"),
-            jwks_file=_path(given.get("AUDIT_JWKS_FILE")),
+            jwks_file=_path("AUDIT_JWKS_FILE", given.get("AUDIT_JWKS_FILE")),
             jwt_issuer=given.get("AUDIT_JWT_ISSUER"),
             jwt_audience=given.get("AUDIT_JWT_AUDIENCE"),
             cursor_keys=_list(given.get("AUDIT_CURSOR_KEYS", "")),
@@ -90,7 +90,7 @@ class Settings:
             cors_origins=_origins(given.get("AUDIT_CORS_ORIGINS", "")),
             export_limit=_positive("AUDIT_EXPORT_LIMIT", given.get("AUDIT_EXPORT_LIMIT", "50000")),
             ip_storage=one_of("AUDIT_IP_STORAGE", given.get("AUDIT_IP_STORAGE", "full"), ("full", "masked")),
-            catalogue=_path(given.get("AUDIT_CATALOGUE")),
+            catalogue=_path("AUDIT_CATALOGUE", given.get("AUDIT_CATALOGUE")),
         )
         verifiers = [name for name in ("AUDIT_JWT_SECRET", "AUDIT_JWKS_URL", "AUDIT_JWKS_FILE") if given.get(name)]
         if len(verifiers) > 1:
@@ -109,7 +109,12 @@ def spool_path(settings: Settings, store: Store) -> Path:
         return settings.spool.absolute()
     if store.spool_path is not None:
         return store.spool_path
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "audit-pipeline"
+    try:
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "audit-pipeline"
+    except RuntimeError as error:  # a user without an entry in the system's list, as containers have them
+        raise SettingsError(
+            "AUDIT_SPOOL: is not set, and there is no home folder; name a file to keep it in"
+        ) from error
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -129,8 +134,11 @@ def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def _path(value: str | Path | None) -> Path | None:
-    return Path(value).expanduser() if value else None
+def _path(name: str, value: str | Path | None) -> Path | None:
+    try:
+        return Path(value).expanduser() if value else None
+    except RuntimeError:
+        raise SettingsError(f"{name}: {str(value)[:80]!r} names no known home folder; write the path out") from None
 
 
 def _list(value: str) -> tuple[str, ...]:
@@ -167,6 +175,6 @@ def _origins(value: str) -> tuple[str, ...]:
 
 
 def _positive(name: str, value: str) -> int:
-    if not re.fullmatch(r"0*[1-9]\d{0,8}", value):
+    if not re.fullmatch(r"\d{1,9}", value, re.ASCII) or not int(value):
         raise SettingsError(f"{name}: {value[:40]!r} is not allowed; allowed are whole numbers from 1 to 999999999")
     return int(value)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from .errors import AuditError, SpoolError
-from .forking import reset_after_fork
+from .forking import prepare_for_forks
 from .spool import Quarantined, Spool
 from .stores import Store
 
@@ -75,7 +75,7 @@ class Shipper:
         self._trimmed = 0.0
         self.trouble: Exception | None = None
         """Why nothing is shipped at the moment; None while all is well."""
-        reset_after_fork(self)
+        prepare_for_forks(self)
 
     def start(self) -> None:
         """Ship in a daemon thread from now on. Does nothing where one runs already."""
@@ -94,8 +94,14 @@ class Shipper:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
-    def after_fork(self) -> None:
-        """A forked child has no such thread, and does not hold the lock."""
+    def before_fork(self) -> None:
+        """The spool and the store see to their connections themselves."""
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+
+    def after_fork_in_child(self) -> None:
+        """The child has no such thread, and does not hold the lock."""
         self._lock.release()
         self._wake = threading.Event()
         self._stop = threading.Event()

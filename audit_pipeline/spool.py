@@ -18,7 +18,7 @@ import apsw
 
 from .errors import SettingsError, SpoolError, SpoolFull, SpoolMismatch
 from .event import AuditEvent, now_ms
-from .forking import abandon, reset_after_fork
+from .forking import WAIT_S, abandon, prepare_for_forks
 
 __all__ = ["Quarantined", "Spool", "SpoolStatus"]
 
@@ -88,13 +88,14 @@ class Spool:
         self._lock = threading.Lock()
         self._db: apsw.Connection | None = None
         self._closed = False
+        self._held = False
         self._changes = -1
         self.origin = ""
         """The name this spool gave itself when it was made."""
+        prepare_for_forks(self)
         self._create()
         with self._connection():
             pass
-        reset_after_fork(self)
 
     def append(self, events: Sequence[AuditEvent]) -> int:
         """Put entries on disk, all or none, and return the last one's sequence. Raises SpoolError: none is recorded."""
@@ -190,11 +191,24 @@ class Spool:
                 self._db.close()
                 self._db = None
 
-    def after_fork(self) -> None:
-        """A forked child makes a connection of its own."""
+    def before_fork(self) -> None:
+        """Close the connection between two transactions. See forking."""
+        self._held = self._lock.acquire(timeout=WAIT_S)
+        if self._held and self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._held:
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Go on, with a connection of its own."""
         self._lock = threading.Lock()
-        abandon(self._db)
-        self._db = None
+        if self._db is not None:
+            abandon(self._db)
+            self._db = None
 
     def _files(self) -> list[Path]:
         return [self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal", "-shm")]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 from .context import unaudited
@@ -67,8 +68,11 @@ class AuditLog:
         return "\n  ".join(["", *lines]) if lines else "none"
 
 
+_FIELDS = frozenset(field.name for field in fields(AuditEvent))
+
+
 def _value(event: AuditEvent, name: str) -> Any:
-    return getattr(event, name) if hasattr(event, name) else event.context.get(name)
+    return getattr(event, name) if name in _FIELDS else event.context.get(name)
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
 
-from ..errors import AuditError, InvalidQuery, SettingsError, UnknownAction
+from ..errors import AuditError, InvalidCursor, InvalidQuery, SettingsError, UnknownAction
 from . import entries, operate, serving
 from .options import FAILED, WRONG_USE
 
@@ -31,6 +32,7 @@ for _module in (serving, entries, operate):
 
 def main() -> None:
     """Run the command line, and exit with its status."""
+    logging.basicConfig(format="audit-pipeline: %(message)s")
     try:
         status = group.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -38,7 +40,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (InvalidQuery, SettingsError, UnknownAction) as error:
+    except (InvalidCursor, InvalidQuery, SettingsError, UnknownAction) as error:
         _fail(error, WRONG_USE)
     except AuditError as error:
         _fail(error, FAILED)

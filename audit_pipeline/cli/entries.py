@@ -6,7 +6,7 @@ import getpass
 import os
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +14,7 @@ import click
 import orjson
 
 from ..actions import catalogue
-from ..errors import SettingsError, StoreMismatch
+from ..errors import SettingsError, StoreMismatch, StoreMissing, StoreUnavailable
 from ..event import AuditEvent
 from ..export import csv_chunks, export_context, file_name
 from ..importing import NDJSONReader, Rejected
@@ -27,6 +27,7 @@ from ..stores import Page, Snapshot, Store
 from .options import (
     DONE,
     IN_PART,
+    counted,
     filter_options,
     json_option,
     opened_pipeline,
@@ -75,8 +76,6 @@ def emit(
         click.echo(orjson.dumps({"id": event.id, "problems": event.problems}) if as_json else event.id)
         for problem in event.problems:
             _say(problem)
-        if not pipeline.flush(2.0):
-            _say("the entry is on disk; the store gets it when it can be reached")
     return DONE
 
 
@@ -103,6 +102,8 @@ def import_file(file: Path, org: str | None, as_json: bool, store: str | None, s
     entries = flawed = 0
     batch: list[AuditEvent] = []
     with opened_pipeline(settings) as pipeline, file.open("rb") as lines:
+        with suppress(StoreMissing, StoreUnavailable):  # a store of a newer version: say so before anything is recorded
+            pipeline.store.check()
         first = pipeline.status().accepted
         with rejections, progress(file.stat().st_size, "Importing") as bar:
 
@@ -135,10 +136,14 @@ def import_file(file: Path, org: str | None, as_json: bool, store: str | None, s
         click.echo(orjson.dumps(counts))
     else:
         click.echo(
-            f"{entries:,} entries are stored"
-            + (f", {flawed:,} of them with problems" if flawed else "")
-            + (f"; {rejections.count:,} lines are no entries: {rejections.path}" if rejections.count else "")
-            + (f"; {len(refused):,} entries are in quarantine: {refused[0].reason}" if refused else "")
+            f"{counted(entries - len(refused))} stored"
+            + (f", {flawed:,} with problems" if flawed else "")
+            + (
+                f"; {counted(rejections.count, 'line', 'lines')} rejected: {rejections.path}"
+                if rejections.count
+                else ""
+            )
+            + (f"; {counted(len(refused))} in quarantine: {refused[0].reason}" if refused else "")
         )
     return IN_PART if rejections.count or refused else DONE
 
@@ -168,15 +173,13 @@ class _Rejections:
 
 
 def _wait_for_store(pipeline: AuditPipeline, ahead: int) -> None:
-    """Wait until at most `ahead` entries are not stored. Raises StoreMismatch, since waiting would not help then."""
-    said = ""
+    """Wait until at most `ahead` entries are not stored; the shipper says why it takes long.
+
+    Raises StoreMismatch, since waiting would not help then.
+    """
     while pipeline.unshipped() > ahead:
-        trouble = pipeline.shipper.trouble if pipeline.shipper else None
-        if isinstance(trouble, StoreMismatch):
-            raise trouble
-        if trouble is not None and str(trouble) != said:
-            said = str(trouble)
-            _say(f"waiting for the store: {said}")
+        if pipeline.shipper is not None and isinstance(pipeline.shipper.trouble, StoreMismatch):
+            raise pipeline.shipper.trouble
         time.sleep(0.01)
 
 
@@ -220,7 +223,7 @@ def search(
     else:
         for line in _table(items):
             click.echo(line)
-        click.echo(f"{found.total:,} entries; page {number:,} of {pages:,}", err=True)
+        click.echo(f"{counted(found.total)}; page {number:,} of {pages:,}", err=True)
         if following:
             click.echo(f"next: --cursor {following}", err=True)
     return DONE
@@ -284,7 +287,7 @@ def export(org: str, output: str | None, store: str | None, spool: str | None, *
             "audit.exported",
             target=name,
             detail=f"{rows:,} of {snapshot.total:,} entries",
-            user=getpass.getuser(),
+            user=_operator(),
             ip="",
             org=org,
             context=export_context(query, parameters, rows, snapshot.total) | {"by": "command line"},
@@ -297,15 +300,28 @@ def export(org: str, output: str | None, store: str | None, spool: str | None, *
             _write_whole(Path(output or name), snapshot, rows)
     if rows < snapshot.total:
         _say(
-            f"{rows:,} of {snapshot.total:,} entries: cut at AUDIT_EXPORT_LIMIT; narrow the filters, or raise the limit"
+            f"{rows:,} of {counted(snapshot.total)}: cut at AUDIT_EXPORT_LIMIT; narrow the filters, or raise the limit"
         )
         return IN_PART
-    _say(f"{rows:,} entries" + ("" if output == "-" else f" in {output or name}"))
+    _say(counted(rows) + ("" if output == "-" else f" in {output or name}"))
     return DONE
+
+
+def _operator() -> str:
+    """The account that runs this; a container's may have no name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return f"uid {os.getuid()}"
 
 
 def _write_whole(path: Path, snapshot: Snapshot, rows: int) -> None:
     """Write the CSV aside and then in place, so that no one takes a part for the whole."""
+    if path.exists() and not path.is_file():  # a pipe or a device is written to, never replaced
+        with path.open("wb") as file:
+            file.writelines(csv_chunks(snapshot))
+        return
+    path = path.resolve()  # what a link points to is replaced, not the link
     part = path.with_name(path.name + ".part")
     try:
         with private_file(part) as file, progress(rows, "Exporting") as bar:

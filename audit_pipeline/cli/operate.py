@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -21,6 +21,9 @@ from ..stores import Store, open_store
 from .options import (
     DONE,
     FAILED,
+    SHORT_SECRET,
+    SHORTEST_SECRET,
+    counted,
     json_option,
     opened_pipeline,
     opened_store,
@@ -30,8 +33,8 @@ from .options import (
 
 __all__ = ["COMMANDS"]
 
-SHORTEST_SECRET = 32
-"""Bytes that a secret for HS256 should have at the least (RFC 7518, section 3.2)."""
+ENDING = frozenset((signal.SIGINT, signal.SIGTERM))
+"""The signals that end `ship`."""
 STUCK_MS = 60_000
 """An entry that waited longer in the spool means that nothing ships it."""
 
@@ -55,12 +58,13 @@ def ship(store: str | None, spool: str | None) -> int:
 
     Several may run for one spool: one of them ships, and another takes over when it ends.
     """
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    with opened_pipeline(settings_of(store, spool)) as pipeline:
+    settings = settings_of(store, spool)
+    # Blocked before there is a second thread, and waited for: no handler that runs at an unlucky moment.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    with opened_pipeline(settings) as pipeline:
         click.echo(f"shipping {pipeline.spool.path} into {pipeline.spool.serves()}", err=True)
-        ended.wait()
+        signal.sigwait(ENDING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     return DONE
 
 
@@ -140,27 +144,28 @@ def _findings(store_url: str | None, spool: str | None) -> Iterator[_Finding]:
         yield _Finding("settings", False, str(error), "Put it right; nothing starts before.")
         return
     yield _Finding("settings", True, "read")
-    yield from _access(settings)
-    path = spool_path(settings, store)
-    yield from _guarded("spool", lambda: _spool(path, store))
-    yield from _guarded("store", lambda: _store(store))
+    yield from _guarded("access", lambda: _access(settings), "The API does not start before.")
+    yield from _guarded("spool", lambda: _spool(spool_path(settings, store), store), "Nothing is recorded before.")
+    stays = "Entries stay in the spool meanwhile, and are shipped afterwards."
+    yield from _guarded("store", lambda: _store(store), stays)
     store.close()
 
 
-def _guarded(check: str, findings: Callable[[], Iterator[_Finding]]) -> Iterator[_Finding]:
+def _guarded(check: str, findings: Callable[[], Iterator[_Finding]], advice: str) -> Iterator[_Finding]:
     try:
         yield from findings()
-    except StoreMissing as error:
-        yield _Finding(check, True, str(error))
     except AuditError as error:
-        yield _Finding(check, False, str(error), "Entries stay in the spool meanwhile, and are shipped afterwards.")
+        yield _Finding(check, False, str(error), advice)
 
 
 def _access(settings: Settings) -> Iterator[_Finding]:
     secret = settings.jwt_secret
+    if settings.jwks_file is not None and find_spec("jwt") is not None:
+        from audit_pipeline.api.auth import TokenVerifier
+
+        TokenVerifier(settings)
     if secret is not None and len(secret.encode()) < SHORTEST_SECRET:
-        advice = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
-        yield _Finding("access", False, f"AUDIT_JWT_SECRET has fewer than {SHORTEST_SECRET} bytes", advice)
+        yield _Finding("access", False, SHORT_SECRET, "Make one with: openssl rand -base64 48")
     elif secret or settings.jwks_url or settings.jwks_file:
         yield _Finding("access", True, "tokens are verified with the keys that are set")
     else:
@@ -169,7 +174,7 @@ def _access(settings: Settings) -> Iterator[_Finding]:
 
 def _spool(path: Path, store: Store) -> Iterator[_Finding]:
     if not path.exists():
-        yield _Finding("spool", True, f"{path}: not there yet; the first entry makes it")
+        yield _absent("spool", path)
         return
     yield from _mode("spool", path)
     spool = Spool(path, store.identity(path))
@@ -178,7 +183,7 @@ def _spool(path: Path, store: Store) -> Iterator[_Finding]:
         reasons = sorted({one.reason for one in spool.quarantined()})
     finally:
         spool.close()
-    detail = f"{path}: {status.accepted:,} entries accepted, {status.pending:,} waiting, {status.bytes / 1e6:,.1f} MB"
+    detail = f"{path}: {counted(status.accepted)} accepted, {status.pending:,} waiting, {status.bytes / 1e6:,.1f} MB"
     if status.oldest_ms > STUCK_MS:
         advice = "Nothing ships them, or the store does not answer: see below, and start `audit-pipeline ship`."
         yield _Finding("spool", False, f"{detail}, the oldest for {status.oldest_ms // 1000:,} s", advice)
@@ -186,15 +191,27 @@ def _spool(path: Path, store: Store) -> Iterator[_Finding]:
         yield _Finding("spool", True, detail)
     if status.quarantined:
         advice = "They are kept in the spool; correct what sends them."
-        yield _Finding("quarantine", False, f"{status.quarantined:,} entries: {'; '.join(reasons[:3])}", advice)
+        yield _Finding("quarantine", False, f"{counted(status.quarantined)}: {'; '.join(reasons[:3])}", advice)
 
 
 def _store(store: Store) -> Iterator[_Finding]:
-    detail = store.check()
     path = getattr(store, "path", None)
+    try:
+        detail = store.check()
+    except StoreMissing as error:
+        yield _absent("store", path) if isinstance(path, Path) else _Finding("store", True, str(error))
+        return
     if isinstance(path, Path):
         yield from _mode("store", path)
     yield _Finding("store", True, detail)
+
+
+def _absent(check: str, path: Path) -> _Finding:
+    """A file that is not there: the first entry makes it, where it can."""
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        advice = f"Make the folder {path.parent}, with the right to write in it, or name another one."
+        return _Finding(check, False, f"{path}: is not there, and cannot be made", advice)
+    return _Finding(check, True, f"{path}: not there yet; the first entry makes it")
 
 
 def _mode(check: str, path: Path) -> Iterator[_Finding]:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from ..actions import load_catalogue_file
+from ..errors import InvalidQuery
 from ..processor import AuditPipeline
 from ..query import FILTERS, Query, parse_query
 from ..settings import Settings
@@ -21,7 +22,10 @@ __all__ = [
     "DONE",
     "FAILED",
     "IN_PART",
+    "SHORTEST_SECRET",
+    "SHORT_SECRET",
     "WRONG_USE",
+    "counted",
     "filter_options",
     "json_option",
     "opened_pipeline",
@@ -34,6 +38,10 @@ __all__ = [
 ]
 
 DONE, FAILED, WRONG_USE, IN_PART = 0, 1, 2, 3
+
+SHORTEST_SECRET = 32
+"""Bytes that a secret for HS256 should have at the least (RFC 7518, section 3.2)."""
+SHORT_SECRET = f"AUDIT_JWT_SECRET has fewer than {SHORTEST_SECRET} bytes: tokens could be forged by trying"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -96,12 +104,29 @@ def opened_pipeline(settings: Settings, *, wait: float = 5.0, ship: bool = True)
 
 def query_of(given: dict[str, Any], org: str) -> tuple[Query, dict[str, list[str]]]:
     """The Query of the filter options, and the parameters they stand for. Raises InvalidQuery."""
+    # Bytes on the command line that are no UTF-8 arrive as lone surrogates, which no store can be asked for.
+    broken = [name for name, value in (given | {"org": org}).items() if not _is_text(value)]
+    if broken:
+        raise InvalidQuery([(name, "is not UTF-8") for name in broken])
     parameters: dict[str, list[str]] = {}
     for name in FILTERS:
         value = given.get(name)
         if value:
             parameters[name] = [value] if isinstance(value, str) else list(value)
     return parse_query(parameters, org), parameters
+
+
+def _is_text(value: str | tuple[str, ...] | None) -> bool:
+    try:
+        "".join(value or ()).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def counted(number: int, one: str = "entry", more: str = "entries") -> str:
+    """A number and what it counts: `1 entry`, `2,000 entries`."""
+    return f"{number:,} {one if number == 1 else more}"
 
 
 def progress(length: int | None, label: str) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,13 +16,15 @@ import click
 
 from ..errors import SettingsError
 from ..privacy import normalize_ip
-from ..settings import Settings
-from .options import DONE, place_options, settings_of
+from ..settings import LOOPBACK_HOSTS, Settings
+from .options import DONE, SHORT_SECRET, SHORTEST_SECRET, place_options, settings_of
 
 __all__ = ["COMMANDS"]
 
 RUN_TTL = 7 * 86_400
 """For how long the token of a run's link is good, in seconds."""
+GRACE_S = 5
+"""For how long answers under way may take when the server is stopped, in seconds."""
 
 
 def _host_options(command: Any) -> Any:
@@ -32,7 +37,9 @@ def _host_options(command: Any) -> Any:
 @place_options
 def serve(host: str, port: int, store: str | None, spool: str | None) -> int:
     """Serve the API and the viewer, and ship the spool."""
-    _serve(settings_of(store, spool), host, _listen(host, port))
+    settings = settings_of(store, spool)
+    with _listen(host, port) as listening:
+        _serve(settings, host, listening)
     return DONE
 
 
@@ -48,8 +55,10 @@ def demo(context: click.Context, host: str, port: int, events: int, store: str |
     from ..demo import fill
 
     chosen = context.get_parameter_source("port") is not click.core.ParameterSource.DEFAULT
-    listening = _listen(host, port, otherwise_any=not chosen)
-    with tempfile.TemporaryDirectory(prefix="audit-pipeline-demo-") as folder:
+    with (
+        _listen(host, port, otherwise_any=not chosen) as listening,
+        tempfile.TemporaryDirectory(prefix="audit-pipeline-demo-") as folder,
+    ):
         # Not the store of the environment: made-up entries have no place among real ones.
         settings = Settings.from_environment({}, store=store or f"sqlite:///{Path(folder) / 'demo.db'}", spool=spool)
         click.echo("A small mail dashboard is being used for 90 days …", err=True)
@@ -91,15 +100,16 @@ def _serve(settings: Settings, host: str, listening: socket.socket) -> None:
     from audit_pipeline.api.app import create_app
     from audit_pipeline.api.auth import make_token
 
-    app = create_app(settings)
-    key = app.state.audit.tokens.run_key
-    if key is not None and not _is_loopback(host):
+    if not (settings.jwt_secret or settings.jwks_url or settings.jwks_file or _is_loopback(host)):
         raise SettingsError(
             f"--host {host}: without keys only loopback may be served; set AUDIT_JWT_SECRET, AUDIT_JWKS_URL or "
             "AUDIT_JWKS_FILE, or use --host 127.0.0.1"
         )
-    shown = f"[{host}]" if ":" in host else host
-    link = f"http://{shown}:{listening.getsockname()[1]}/"
+    # Ends the `with` blocks that this runs in; uvicorn's own handler, which stops it first, raises the signal again.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(DONE))
+    app = create_app(settings)
+    key = app.state.audit.tokens.run_key
+    link = f"http://{_shown(host)}:{listening.getsockname()[1]}/"
     if key is not None:
         link += "#token=" + make_token(
             key,
@@ -112,10 +122,33 @@ def _serve(settings: Settings, host: str, listening: socket.socket) -> None:
             audience=settings.jwt_audience,
         )
     # Forwarding headers are read by our own rule; query strings, which hold search texts, are kept out of logs.
-    config = uvicorn.Config(app, log_level="warning", access_log=False, proxy_headers=False, server_header=False)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
     listening.listen(128)
+    for notice in _notices(settings, host):
+        click.echo(f"audit-pipeline: {notice}", err=True)
     click.echo(link)
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _notices(settings: Settings, host: str) -> Iterator[str]:
+    """What whoever starts the server should know."""
+    if settings.jwt_secret is not None and len(settings.jwt_secret.encode()) < SHORTEST_SECRET:
+        yield SHORT_SECRET
+    if not _is_loopback(host) and settings.allowed_hosts == LOOPBACK_HOSTS:
+        yield f"only the host names {', '.join(LOOPBACK_HOSTS)} are answered: AUDIT_ALLOWED_HOSTS takes others"
+
+
+def _shown(host: str) -> str:
+    """A host as a URL has it; for every address, this machine's own."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 def _is_loopback(host: str) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
@@ -34,8 +34,9 @@ class AuditMiddleware:
     """Binds user, address, request id and user agent for the entries made during a request.
 
     `user` is asked, with the ASGI scope, when an entry is made, so it may be known as late as in the endpoint; the
-    default is `scope["user"]` as Starlette's authentication sets it, else `request.state.user`. Forwarding headers
-    are believed from `trusted_proxies` only (default: AUDIT_TRUSTED_PROXIES).
+    default is `scope["user"]` as Starlette's authentication sets it, else `request.state.user`: a text, or an object or
+    mapping with an `email`, a `username` … Forwarding headers are believed from `trusted_proxies` only (default:
+    AUDIT_TRUSTED_PROXIES).
 
     A POST, PUT, PATCH or DELETE that succeeded (a status below 400) without leaving an entry is logged as a warning,
     and counted in `audit_pipeline.context.unaudited`. `exempt` has names of routes, or of endpoints, that need none.
@@ -84,9 +85,25 @@ class AuditMiddleware:
         route, endpoint = scope.get("route"), scope.get("endpoint")
         names = {getattr(route, "name", None), getattr(endpoint, "__name__", None)}
         if not names & self._exempt:
-            place = f"{scope['method']} {getattr(route, 'path', None) or scope.get('path', '')[:200]}"
+            place = f"{scope['method']} {_template(scope)}"
             unaudited[place] += 1
             _log.warning("%r succeeded and left no audit entry: record one there, or name the route in `exempt`", place)
+
+
+def _template(scope: Scope) -> str:
+    """The path of the route that took a request, with the names of its parameters: `/domains/{name}`.
+
+    A route knows only its own end of the path, not the prefix or the mount that it is under: of what stands before
+    it, the parts that are parameters are named. So there are as many of these as routes, not as paths.
+    """
+    path, route = scope.get("path", ""), scope.get("route")
+    own: str = getattr(route, "path", "")
+    pattern = getattr(getattr(route, "path_regex", None), "pattern", "")
+    match = re.search(pattern.removeprefix("^"), path) if own and pattern else None
+    before = path[: match.start()] if match else own or path
+    named = {str(value): f"{{{name}}}" for name, value in (scope.get("path_params") or {}).items()}
+    prefix = "/".join(named.get(part, part) for part in before.split("/"))
+    return (prefix + (own if match else ""))[:200]
 
 
 def client_ip(scope: Scope, trusted: Networks) -> str | None:
@@ -133,7 +150,9 @@ def _user_in_scope(scope: Scope) -> str | None:
         return user
     if getattr(user, "is_authenticated", True) is False:
         return None
-    for name in ("email", "username", "display_name", "name"):
-        if isinstance(value := getattr(user, name, None), str) and value:
-            return value
-    return str(user)
+    for name in ("email", "username", "display_name", "name", "sub", "id"):
+        value = user.get(name) if isinstance(user, Mapping) else getattr(user, name, None)
+        if value is not None and value != "":
+            return str(value)
+    # Not its text form: that of a model has every field, the hash of the password among them.
+    return None

@@ -159,7 +159,8 @@ def parse_zone(name: str) -> ZoneInfo:
 
 
 def _exact(value: str) -> str | None:
-    return value
+    # As an entry keeps it: no lone surrogates, which a command line may pass on.
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _one_of(allowed: Sequence[str]) -> Callable[[str], Any]:
@@ -188,10 +189,11 @@ def _page_size(value: str) -> int:
 
 
 def _page(value: str) -> int | None:
-    # No page beyond 10^15 can have entries; Python would refuse to read a number of over 4,300 digits.
-    if not re.fullmatch(r"0*[1-9]\d{0,18}", value, re.ASCII):
+    digits = value.lstrip("0")
+    if not re.fullmatch(r"\d+", digits, re.ASCII):
         raise ValueError("not a page number; allowed are whole numbers from 1")
-    return int(value)
+    # No page beyond 10^15 has entries, and Python refuses to read a number of over 4,300 digits.
+    return int(digits) if len(digits) <= 15 else 10**15
 
 
 # Dates
@@ -201,7 +203,7 @@ def _range(parameters: _Parameters, zone: tzinfo) -> tuple[int | None, int | Non
     start = parameters.parsed("from", lambda value: _bound(value, zone, 0), None)
     last = parameters.parsed("to", lambda value: _bound(value, zone, 1), None)
     end = last
-    if last is not None and _DATE.fullmatch(parameters.one("to") or ""):
+    if last is not None and _DATE.fullmatch(parameters.all("to")[0]):
         last -= 1  # `to` as a date takes in that day: a `from` at its very end is after it
     if start is not None and last is not None and start > last:
         parameters.errors.append(("from", "is after to; allowed is the same time or an earlier one"))
@@ -218,11 +220,13 @@ def _bound(value: str, zone: tzinfo, days: int) -> int | None:
         else:
             # A "+" in a query string that was not encoded arrives as a space.
             text = value.strip().upper().replace(" ", "+") if " " in value[19:] else value.upper()
-            if not _INSTANT.fullmatch(text):
+            match = _INSTANT.fullmatch(text)
+            if match is None:
                 raise ValueError(value)
             leap = text[17:19] == "60"
             moment = datetime.fromisoformat(f"{text[:17]}59{text[19:]}" if leap else text)
-            moment += timedelta(seconds=leap)
+            # datetime drops what is finer than a microsecond: it counts as one.
+            moment += timedelta(seconds=leap, microseconds=bool((match[1] or "")[7:].strip("0")))
         return -((_EPOCH - moment) // timedelta(milliseconds=1))
     except OverflowError:
         return _LAST if value.startswith("9999") else -_LAST

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import SettingsError
 from ..event import AuditEvent
 from ..privacy import network_key, network_range
-from ..query import FIELD_BREAK, Query, SortKey, Window, Word, search_texts, sort_key
+from ..query import Query, SortKey, Window, Word, search_texts, sort_key
 from .base import Page, Refusal, Snapshot, Store, StoreURL
 
 __all__ = ["STORE", "MemoryStore"]
@@ -27,6 +27,7 @@ class MemoryStore(Store):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entries: dict[tuple[str, str], AuditEvent] = {}
+        self._texts: dict[tuple[str, str], Sequence[str]] = {}
 
     @classmethod
     def from_url(cls, url: StoreURL) -> MemoryStore:
@@ -49,7 +50,10 @@ class MemoryStore(Store):
         refusals = []
         with self._lock:
             for event in events:
-                stored = self._entries.setdefault((event.org, event.id), event)
+                key = (event.org, event.id)
+                stored = self._entries.setdefault(key, event)
+                if stored is event:
+                    self._texts[key] = search_texts(event)
                 if not event.same_content(stored):
                     refusals.append(Refusal(event, "its id is taken by an entry of other content"))
         return refusals
@@ -90,8 +94,8 @@ class MemoryStore(Store):
 
     def _found(self, query: Query) -> list[AuditEvent]:
         with self._lock:
-            entries = list(self._entries.values())
-        found = [event for event in entries if _matches(query, event)]
+            entries = [(event, self._texts[key]) for key, event in self._entries.items()]
+        found = [event for event, texts in entries if _matches(query, event, texts)]
         return sorted(found, key=lambda event: _place(query.sort, sort_key(event)))
 
 
@@ -122,7 +126,7 @@ def _place(sort: str, key: SortKey) -> tuple[Any, ...]:
     return ((*(-ord(character) for character in key.action), 1), *newest_first)
 
 
-def _matches(query: Query, event: AuditEvent) -> bool:
+def _matches(query: Query, event: AuditEvent, texts: Sequence[str]) -> bool:
     if event.org != query.org:
         return False
     if query.actions and event.action not in query.actions:
@@ -141,20 +145,15 @@ def _matches(query: Query, event: AuditEvent) -> bool:
         first, last = network_range(query.network)
         if not first <= network_key(event.ip) <= last:
             return False
-    fields = [text.split(" ") for text in search_texts(event)]
-    return all(_has(fields, word) != word.excluded for word in query.words)
+    return all(any(_in_field(text, word) for text in texts) != word.excluded for word in query.words)
 
 
-def _has(fields: list[list[str]], word: Word) -> bool:
-    return any(_in_field(field, word) for field in fields)
-
-
-def _in_field(field: list[str], word: Word) -> bool:
-    wanted = list(word.tokens)
+def _in_field(text: str, word: Word) -> bool:
+    """Whether a field's tokens, joined by spaces, have what a word asks for."""
     if word.phrase:
-        assert FIELD_BREAK not in wanted
-        return any(field[place : place + len(wanted)] == wanted for place in range(len(field)))
-    *whole, beginning = wanted
+        return f" {' '.join(word.tokens)} " in f" {text} "
+    *whole, beginning = word.tokens
+    field = text.split(" ")
     return all(token in field for token in whole) and any(token.startswith(beginning) for token in field)
 
 

@@ -19,7 +19,7 @@ import apsw
 
 from ..errors import SettingsError, StoreError, StoreMismatch, StoreMissing, StoreUnavailable
 from ..event import AuditEvent
-from ..forking import abandon, reset_after_fork
+from ..forking import WAIT_S, abandon, prepare_for_forks
 from ..privacy import network_key, network_range
 from ..query import SEARCH_FIELDS, Query, SortKey, Window, Word, search_texts, sort_key
 from .base import Page, Refusal, Snapshot, Store, StoreURL
@@ -73,9 +73,11 @@ class SQLiteStore(Store):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.spool_path: Path | None = path.with_name(f"{path.stem}.spool.db")
-        self._lock = threading.Lock()
+        self._freed = threading.Condition()
         self._idle: list[apsw.Connection] = []
-        reset_after_fork(self)
+        self._used = 0
+        self._held = self._forking = False
+        prepare_for_forks(self)
 
     @classmethod
     def from_url(cls, url: StoreURL) -> SQLiteStore:
@@ -187,11 +189,12 @@ class SQLiteStore(Store):
     def snapshot(self, query: Query, limit: int) -> Snapshot:
         """See Store.snapshot."""
         with self._translated():
-            db = self._open()
+            db = self._take()
             try:
                 return _SQLiteSnapshot(self, db, query, limit)
             except BaseException:
                 db.close()
+                self._give(None)
                 raise
 
     def check(self) -> str:
@@ -203,14 +206,34 @@ class SQLiteStore(Store):
 
     def close(self) -> None:
         """See Store.close."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for db in idle:
-            db.close()
+        with self._freed:
+            self._close_idle()
 
-    def after_fork(self) -> None:
-        """A forked child makes connections of its own."""
-        self._lock = threading.Lock()
+    def _close_idle(self) -> None:
+        for db in self._idle:
+            db.close()
+        self._idle = []
+
+    def before_fork(self) -> None:
+        """Close the connections between two transactions. See forking."""
+        self._held = self._freed.acquire(timeout=WAIT_S)
+        if self._held:
+            self._forking = True
+            self._freed.wait_for(lambda: self._used == 0, WAIT_S)
+            self._close_idle()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._held:
+            self._forking = False
+            self._freed.notify_all()
+            self._freed.release()
+
+    def after_fork_in_child(self) -> None:
+        """Go on, with connections of its own."""
+        self._freed = threading.Condition()
+        self._forking = False
+        self._used = 0
         abandon(self._idle)
         self._idle = []
 
@@ -219,17 +242,34 @@ class SQLiteStore(Store):
     @contextmanager
     def _connection(self, installing: bool = False) -> Iterator[apsw.Connection]:
         """A connection of this process that nobody else uses meanwhile."""
-        with self._lock:
-            db = self._idle.pop() if self._idle else None
-        if db is None:
-            db = self._open(installing)
+        db = self._take(installing)
         try:
             yield db
         except BaseException:
             db.close()
+            self._give(None)
             raise
-        with self._lock:
-            self._idle.append(db)
+        self._give(db)
+
+    def _take(self, installing: bool = False) -> apsw.Connection:
+        with self._freed:
+            self._freed.wait_for(lambda: not self._forking)
+            self._used += 1
+            if self._idle:
+                return self._idle.pop()
+        try:
+            return self._open(installing)
+        except BaseException:
+            self._give(None)
+            raise
+
+    def _give(self, db: apsw.Connection | None) -> None:
+        """Give a connection back, to be used again; None for one that was closed."""
+        with self._freed:
+            self._used -= 1
+            if db is not None:
+                self._idle.append(db)
+            self._freed.notify_all()
 
     def _open(self, installing: bool = False) -> apsw.Connection:
         if not self.path.exists():
@@ -433,6 +473,7 @@ class _SQLiteSnapshot(Snapshot):
         self._store = store
         self._db = db
         self._lock = threading.Lock()
+        self._closed = False
         db.execute("BEGIN")
         found = _Selection(query)
         self.total = db.execute(f"SELECT count(*) FROM entries WHERE {found.where}", found.bindings).get
@@ -448,7 +489,10 @@ class _SQLiteSnapshot(Snapshot):
 
     def close(self) -> None:
         with self._lock:
-            self._db.close()
+            if not self._closed:
+                self._closed = True
+                self._db.close()
+                self._store._give(None)
 
 
 STORE = SQLiteStore

@@ -1,0 +1,292 @@
+"""What `stores.base.Store` promises, asked of every store."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from audit_pipeline.actions import catalogue
+from audit_pipeline.event import AuditEvent, IdFactory, now_ms, uuid7
+from audit_pipeline.normalize import build_event
+from audit_pipeline.query import SORTS, Query, Window, Word, parse_words, sort_key, tokens
+from audit_pipeline.stores import Store
+
+IDS = IdFactory()
+ALL = Query("default")
+
+
+def entry(action: str = "domain.created", **given: Any) -> AuditEvent:
+    return build_event(catalogue[action], given, IDS)
+
+
+def found(store: Store, query: Query = ALL, size: int = 1000) -> list[str]:
+    return [event.id for event in store.search(query, Window(size)).items]
+
+
+def walk(store: Store, query: Query, size: int) -> list[str]:
+    """All ids, page by page."""
+    ids: list[str] = []
+    window = Window(size)
+    while True:
+        page = store.search(query, window)
+        ids += [event.id for event in page.items]
+        if not page.has_next:
+            return ids
+        window = Window(size, after=sort_key(page.items[-1]))
+
+
+def test_what_was_appended_comes_back_whole(store: Store) -> None:
+    """An entry is given back as it was given, field by field."""
+    event = entry(
+        target="example.com",
+        detail="line\nline\0",
+        user="Ελένη",
+        ip="2001:db8::7",
+        context={"a": [1, None, 2.5, {"b": "ü"}]},
+        outcome="failure",
+    ).in_spool("origin", 7)
+    assert store.append([event]) == []
+    assert store.get("default", event.id) == event
+    assert store.search(ALL, Window(10)).items == (event,)
+
+
+def test_appending_again_changes_nothing(store: Store) -> None:
+    """The same entry, in the same batch or later, is one entry, and no refusal."""
+    event = entry(target="x")
+    again = replace(event, received=event.received + 5, origin="other", sequence=9)
+    assert store.append([event, event, again]) == []
+    assert store.append([again]) == []
+    assert store.search(ALL, Window(10)).total == 1
+    assert store.get("default", event.id) == event
+
+
+def test_other_content_under_a_taken_id_is_refused(store: Store) -> None:
+    """A newcomer with a taken id and other content is refused alone; the stored entry and the batch are unharmed."""
+    first, last = entry(target="first"), entry(target="last")
+    store.append([first])
+    other = replace(first, target="other")
+    refusals = store.append([entry(target="before"), other, last])
+    assert [refusal.event for refusal in refusals] == [other]
+    assert "content" in refusals[0].reason
+    assert store.get("default", first.id) == first
+    assert store.search(ALL, Window(10)).total == 3
+    assert store.search(Query("default", words=parse_words("other")), Window(10)).total == 0
+
+
+def test_the_same_id_in_two_organisations_is_two_entries(store: Store) -> None:
+    """An id belongs to its organisation: another one's entry is neither seen nor touched."""
+    ours = entry(target="ours", org="ours")
+    theirs = replace(ours, org="theirs", target="theirs")
+    assert store.append([ours, theirs]) == []
+    assert store.get("ours", ours.id) == ours
+    assert store.get("theirs", ours.id) == theirs
+    assert store.get("nobody", ours.id) is None
+    assert found(store, Query("ours")) == [ours.id]
+    assert store.search(Query("nobody"), Window(10)).total == 0
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_order_is_full(store: Store, sort: str) -> None:
+    """Each sort orders by its field, and then as INTERFACE.md says, whatever the order of arrival."""
+    now = now_ms()
+    events = [
+        replace(entry(action), id=uuid7(now, number * 7919 % 97), timestamp=now - number % 3)
+        for number, action in enumerate(["user.created", "domain.created", "user.created", "domain.deleted"] * 5)
+    ]
+    store.append(events[10:])
+    store.append(events[:10])
+    newest = sorted(events, key=lambda event: (event.timestamp, event.id), reverse=True)
+    expected = {
+        "-timestamp": newest,
+        "timestamp": newest[::-1],
+        "action": sorted(newest, key=lambda event: event.action),
+        "-action": sorted(newest, key=lambda event: event.action, reverse=True),
+    }[sort]
+    query = Query("default", sort=sort)
+    assert found(store, query) == [event.id for event in expected]
+    assert walk(store, query, 3) == [event.id for event in expected]
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_pages_by_number_and_by_key_agree(store: Store, sort: str) -> None:
+    """A page asked for by number, after a key and before a key is the same page, and knows its neighbours."""
+    events = [entry("user.created" if number % 3 else "domain.created", target=str(number)) for number in range(25)]
+    store.append(events)
+    query = Query("default", sort=sort)
+    whole = store.search(query, Window(100)).items
+    for first in range(0, 25, 10):
+        by_number = store.search(query, Window(10, first))
+        assert by_number.items == whole[first : first + 10]
+        assert (by_number.total, by_number.has_previous, by_number.has_next) == (25, first > 0, first < 20)
+        if first:
+            assert store.search(query, Window(10, after=sort_key(whole[first - 1]))) == by_number
+            before = store.search(query, Window(10, before=sort_key(by_number.items[0])))
+            assert before == store.search(query, Window(10, first - 10))
+    assert store.search(query, Window(10, before=sort_key(whole[3]))).items == whole[:3]
+    past = store.search(query, Window(10, 30))
+    assert (past.items, past.total, past.has_previous, past.has_next) == ((), 25, False, False)
+    assert store.search(query, Window(10, 10**18)).total == 25
+
+
+def test_a_walk_meets_each_entry_once_while_others_arrive(store: Store) -> None:
+    """Following pages meets every entry that existed at the start exactly once, whatever is written meanwhile."""
+    now = now_ms()
+    existing = [entry(timestamp=(now - number * 10) / 1000) for number in range(40)]
+    store.append(existing)
+    met: list[str] = []
+    window = Window(7)
+    for number in range(100):
+        page = store.search(ALL, window)
+        met += [event.id for event in page.items]
+        assert page.total == 40 + 3 * number
+        if not page.has_next:
+            break
+        window = Window(7, after=sort_key(page.items[-1]))
+        late = [entry(timestamp=(now - late * 10 - 5) / 1000) for late in (1, 20, 39)]
+        store.append(late)
+    assert len(met) == len(set(met))
+    assert {event.id for event in existing} <= set(met)
+
+
+def test_a_snapshot_is_of_one_moment(store: Store) -> None:
+    """A snapshot has what was there when it was taken, in order, within its limit, and knows the whole number."""
+    events = [entry(target=str(number)) for number in range(30)]
+    store.append(events)
+    expected = found(store)
+    with closing(store.snapshot(ALL, 20)) as snapshot:
+        store.append([entry(target="later")])
+        batches = list(snapshot.batches(8))
+        assert [len(batch) for batch in batches] == [8, 8, 4]
+        assert [event.id for batch in batches for event in batch] == expected[:20]
+        assert snapshot.total == 30
+        snapshot.close()
+    assert store.search(ALL, Window(1)).total == 31
+
+
+def test_many_threads_append_and_search_at_once(store: Store) -> None:
+    """A store serves all threads: nothing is lost, and no total is older than the entries beside it."""
+
+    def append() -> None:
+        for _ in range(10):
+            assert store.append([entry(target="thread") for _ in range(5)]) == []
+
+    def look() -> None:
+        for _ in range(30):
+            page = store.search(ALL, Window(1000))
+            assert page.total == len(page.items)
+
+    with ThreadPoolExecutor(5) as threads:
+        for done in [threads.submit(work) for work in (append, look, append, look, append)]:
+            done.result()
+    assert store.search(ALL, Window(1)).total == 150
+
+
+def test_setup_can_be_repeated(store: Store) -> None:
+    """Installing again does nothing, and takes nothing away."""
+    store.append([entry()])
+    assert store.setup() == []
+    assert store.search(ALL, Window(1)).total == 1
+    assert store.check()
+
+
+@pytest.mark.parametrize("user", ["a'b", "a\0b", 'x"y', "%", "_", "\\", "a\nb", "𐐷", "' OR 1=1 --", "a" * 200])
+def test_hostile_values_are_literal(store: Store, user: str) -> None:
+    """Quotes, NUL, wildcards and injections in values match themselves, and nothing else."""
+    event = entry(user=user, target=user, org=user)
+    store.append([event, entry(user=user + "x", org=user), entry(user="other", org=user)])
+    assert found(store, Query(user, user=user)) == [event.id]
+    assert store.search(Query(user[:-1] or "-", user=user), Window(1)).total == 0
+
+
+@pytest.mark.parametrize(
+    "q",
+    ['"', '"a', "*", "a*", "^a", "a:b", "target:x", "{a}", "(a", "a) OR (b", "NEAR(a b)", "a AND", "NOT a", "a + b",
+     "-", "--", "-a", '""', '"" a', "_exists_:user", "/a.*/", "[a TO b]", "a~2", "\\", "a\\", "\0", "¶",
+     '"created domain"',
+     " ".join("abcdefghijklmnop"), ".".join("a" * 128), "." * 256, '"' + "a " * 120 + '"'],
+)  # fmt: skip
+def test_search_syntax_is_literal_text(store: Store, q: str) -> None:
+    """No text is an error: what a search engine would take for syntax separates words, as any punctuation does."""
+    texts = ["a b", "ab", "a*", "NEAR(a b)", "target:x", "", "OR and not", "created domain"]
+    store.append([entry("user.created", target=text) for text in texts])
+    assert store.search(Query("default", words=parse_words(q)), Window(100)).total <= len(texts)
+
+
+def test_words_and_phrases(store: Store) -> None:
+    """Words are prefixes in any field, joined words lie in one field, phrases are whole and in a row, `-` excludes."""
+    made = {
+        "one": entry("domain.created", target="mail.example.com", detail="DKIM enabled", user="alice@example.com"),
+        "two": entry("domain.deleted", target="example.org", detail="by mail", user="bob@example.com"),
+        "three": entry("user.bulk_imported", target="mailbox", detail="the domain was created", user="carol"),
+    }
+    store.append(list(made.values()))
+    names = {event.id: name for name, event in made.items()}
+    cases = {
+        "mail": {"one", "two", "three"},
+        "mail.example": {"one"},
+        "example.mail": {"one"},
+        "alice@exa": {"one"},
+        "alice dkim": {"one"},
+        '"domain created"': {"one"},
+        '"domain was created"': {"three"},
+        '"created domain"': set(),
+        '"mail"': {"one", "two"},
+        "-alice": {"two", "three"},
+        '-"example com"': {"three"},
+        "mail -mailbox": {"one", "two"},
+        "domain -created": {"two"},
+        "-mail -example": set(),
+        "import": {"three"},
+        "bulk.import": {"three"},
+        "user.bulk": {"three"},
+        "imported.import": {"three"},
+        '"bulk import"': {"three"},
+        '"imported bulk"': set(),
+        "MAIL.EXAMPLE.C": {"one"},
+        "": {"one", "two", "three"},
+        "!!!": {"one", "two", "three"},
+        "-!!!": {"one", "two", "three"},
+        "ail": set(),
+    }
+    for q, expected in cases.items():
+        page = store.search(Query("default", words=parse_words(q)), Window(10))
+        assert ({names[event.id] for event in page.items}, page.total) == (expected, len(expected)), q
+
+
+def test_every_code_point_folds_as_one_function_says(store: Store) -> None:
+    """Each character of the Basic Multilingual Plane between two letters is found by the tokens that folding makes."""
+    events = []
+    for first in range(0, 0x10000, 64):
+        codes = [code for code in range(first, first + 64) if not 0xD800 <= code < 0xE000]
+        if codes:
+            events.append(entry(target=" ".join(f"q{first:x}{chr(code)}z" for code in codes)))
+    store.append(events)
+    for event in events:
+        row = Word(tuple(tokens(event.target)), phrase=True)
+        assert found(store, Query("default", words=(row,))) == [event.id], event.target
+
+
+def test_entries_that_arrive_a_year_late_stand_where_they_belong(store: Store) -> None:
+    """The order is that of the entries' times, not of their arrival."""
+    now = now_ms()
+    recent = entry(timestamp=now / 1000)
+    old = entry(timestamp=now / 1000 - 365 * 86_400)
+    older = entry(timestamp=now / 1000 - 9 * 365 * 86_400)
+    store.append([recent])
+    store.append([older])
+    store.append([old])
+    assert found(store) == [recent.id, old.id, older.id]
+    assert found(store, Query("default", end=now - 300 * 86_400_000)) == [old.id, older.id]
+
+
+def test_one_millisecond_holds_many(store: Store) -> None:
+    """Thousands of entries of one millisecond are walked without a gap or a repetition."""
+    now = now_ms()
+    events = [entry(timestamp=now / 1000, target=str(number)) for number in range(3000)]
+    store.append(events)
+    for sort in SORTS:
+        assert sorted(walk(store, Query("default", sort=sort), 499)) == sorted(event.id for event in events)

@@ -1,0 +1,705 @@
+"""The command line: in this process where it can be, as a real process where signals, pipes or ports matter."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+import httpx
+import orjson
+import pytest
+
+from audit_pipeline import AuditPipeline
+from audit_pipeline.cli import main
+
+UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+
+
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    def refused(self, status: int) -> str:
+        """The one line that says why it ended with this status."""
+        assert (self.status, self.out) == (status, ""), self
+        assert self.err.count("\n") == 1, self.err
+        assert self.err.startswith("audit-pipeline: ")
+        assert "Traceback" not in self.err
+        return self.err
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own to work in, with the default store in it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process."""
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["audit-pipeline", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+COMMAND = (sys.executable, "-m", "audit_pipeline")
+
+
+def process(*arguments: str, **more: Any) -> Ended:
+    """Run a command as a process."""
+    ended = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, **more)
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a command that stays."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen([*COMMAND, *arguments], text=True, **pipes))  # type: ignore[call-overload]
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+        one.communicate()
+
+
+def lines(text: str) -> list[Any]:
+    """JSON lines."""
+    return [orjson.loads(line) for line in text.splitlines()]
+
+
+def fill(run: Run, number: int) -> None:
+    """Import this many entries, one a second."""
+    Path("entries.ndjson").write_bytes(
+        b"".join(
+            orjson.dumps({"action": "domain.created", "timestamp": f"2026-01-01T00:{at // 60:02}:{at % 60:02}Z",
+                          "target": str(at), "user": "alice", "ip": "10.0.0.5"}) + b"\n"
+            for at in range(number)
+        )
+    )  # fmt: skip
+    assert run("import", "entries.ndjson").status == 0
+
+
+# The main flows, as processes
+
+
+def test_from_emit_to_export() -> None:
+    """What one process records another one finds and takes out."""
+    emitted = process("emit", "domain.created", "--target", "a", "--user", "alice", "--ip", "10.0.0.5")
+    assert (emitted.status, emitted.err) == (0, "")
+    (found,) = lines(process("search", "--json").out)
+    assert found["id"] == emitted.out.strip()
+    assert found["ip"] == "10.0.0.xxx"
+    exported = process("export", "-o", "-", "--action", "domain.created")
+    assert exported.out.splitlines()[1:] == [f"{found['timestamp']},Domain created,a,,alice,10.0.0.xxx"]
+    assert (exported.status, exported.err) == (0, "audit-pipeline: 1 entry\n")
+
+
+def test_serve_prints_a_link_that_works(start: Any) -> None:
+    """`serve` prints one link; its token opens the API, and entries posted to it are found; SIGTERM ends it with 0."""
+    server = start("serve", "--port", "0")
+    address, token = server.stdout.readline().strip().split("/#token=")
+    with httpx.Client(base_url=address, headers={"authorization": f"Bearer {token}"}, timeout=10) as client:
+        assert client.get("/v1/events").json()["total"] == 0
+        assert client.post("/v1/events", json={"action": "domain.created"}).status_code == 202
+        assert client.get("/v1/events/export.csv").status_code == 200
+        assert client.get("/healthz", headers={"host": "evil.example"}).status_code == 421
+    server.send_signal(signal.SIGTERM)
+    out, err = server.communicate(timeout=20)
+    assert (server.returncode, out, err) == (0, "", "")
+
+
+def test_serve_with_a_secret(start: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a secret there is no token in the link; `token` makes one. A short secret is told of in one line."""
+    monkeypatch.setenv("AUDIT_JWT_SECRET", "hunter2")
+    token = run("token", "--scope", "audit:read", "--org", "acme", "--sub", "bob", "--ttl", "60")
+    assert (token.status, token.err) == (0, "")
+    server = start("serve", "--port", "0", "--host", "::1" if socket.has_dualstack_ipv6() else "127.0.0.1")
+    address = server.stdout.readline().strip()
+    assert "token" not in address
+    headers = {"authorization": f"Bearer {token.out.strip()}"}
+    assert httpx.get(f"{address}v1/events", headers=headers, timeout=10).status_code == 200
+    assert httpx.get(f"{address}v1/events", timeout=10).status_code == 401
+    server.send_signal(signal.SIGTERM)
+    _, err = server.communicate(timeout=20)
+    assert server.returncode == 0
+    assert err == "audit-pipeline: AUDIT_JWT_SECRET has fewer than 32 bytes: tokens could be forged by trying\n"
+
+
+def test_serve_refuses_the_world_without_keys(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without keys only loopback is served; what is refused leaves nothing behind."""
+    for host in ("0.0.0.0", "::", ""):
+        assert "AUDIT_JWT_SECRET" in run("serve", "--host", host, "--port", "0").refused(2)
+    assert list(place.iterdir()) == []
+
+
+def test_serve_on_a_taken_port(run: Run) -> None:
+    """A port that is taken is told with what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"--port {port}: cannot listen there" in run("serve", "--port", port).refused(2)
+
+
+def test_ship_drains_a_spool(start: Any) -> None:
+    """`ship` stores what another process only recorded, and SIGTERM ends it with 0."""
+    with AuditPipeline.open(ship=False) as pipeline:
+        for number in range(3):
+            pipeline.record("domain.created", target=str(number))
+        shipping = start("ship")
+        assert "shipping" in shipping.stderr.readline()
+        assert pipeline.flush(20)
+    shipping.send_signal(signal.SIGTERM)
+    shipping.communicate(timeout=20)
+    assert shipping.returncode == 0
+    assert [item["target"] for item in lines(process("search", "--json").out)] == ["2", "1", "0"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ship_ends_whenever_it_is_told(start: Any, number: int) -> None:
+    """A signal that comes at once after the start ends it as well."""
+    shipping = start("ship")
+    shipping.stderr.readline()
+    shipping.send_signal(number)
+    shipping.communicate(timeout=20)
+    assert shipping.returncode == 0
+
+
+def test_a_reader_that_leaves_is_no_error(run: Run) -> None:
+    """`search | head` ends quietly, whether much or little is left to print."""
+    fill(run, 100)
+    for size in ("10", "100"):
+        reader, writer = os.pipe()
+        os.close(reader)
+        arguments = [*COMMAND, "search", "--json", "--page-size", size]
+        ended = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+        os.close(writer)
+        assert "Traceback" not in ended.stderr
+        assert "BrokenPipe" not in ended.stderr
+
+
+# Wrong settings and places
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AUDIT_STORE_URL", "postgres://bob:hunter2@db/audit"),
+        ("AUDIT_STORE_URL", "sqlite://bob:hunter2@host/audit.db"),
+        ("AUDIT_STORE_URL", "sqlite:///audit.db?password=hunter2"),
+        ("AUDIT_STORE_URL", "//[hunter2"),
+        ("AUDIT_EXPORT_LIMIT", "many"),
+        ("AUDIT_IP_STORAGE", "none"),
+        ("AUDIT_TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("AUDIT_ALLOWED_HOSTS", "https://a.example"),
+        ("AUDIT_CORS_ORIGINS", "a.example"),
+        ("AUDIT_JWKS_URL", "file:///etc/passwd"),
+        ("AUDIT_CATALOGUE", "missing.json"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A wrong setting ends each command with one line that names it, shows no password, and says what is allowed."""
+    monkeypatch.setenv(name, value)
+    for command in (["search"], ["emit", "domain.created"], ["export"], ["setup"], ["ship"], ["serve", "--port", "0"]):
+        line = run(*command).refused(2)
+        assert name in line
+        assert "hunter2" not in line
+    told = run("doctor")
+    assert told.status == 1
+    assert name in told.out
+    assert "hunter2" not in told.out
+
+
+def test_a_wrong_setting_ends_a_process_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as a real process."""
+    monkeypatch.setenv("AUDIT_IP_STORAGE", "none")
+    assert "AUDIT_IP_STORAGE: 'none' is not allowed; allowed are full, masked" in process("search").refused(2)
+
+
+def test_a_store_that_is_not_there(run: Run, place: Path) -> None:
+    """Looking where nothing is says so in one line, and makes nothing there."""
+    for command in (["search"], ["export"], ["export", "-o", "-"]):
+        assert "there is no audit store yet" in run(*command, "--store", "sqlite:///other.db").refused(1)
+    assert list(place.iterdir()) == []
+
+
+def test_a_folder_that_is_none(run: Run, place: Path) -> None:
+    """Where no file can be made, every command says so in one line."""
+    (place / "file").write_text("")
+    url = f"sqlite:///{place}/file/audit.db"
+    (place / "one.ndjson").write_text('{"action": "domain.created", "timestamp": "2026-01-01T00:00:00Z"}\n')
+    for command in (["emit", "domain.created"], ["import", "one.ndjson"], ["search"], ["export"], ["setup"], ["ship"]):
+        assert "file/audit" in run(*command, "--store", url).refused(1)
+
+
+AS_NOBODY = """
+import os, sys
+import audit_pipeline.cli, audit_pipeline.stores.sqlite
+os.setuid(65534)  # after the imports: the interpreter may lie where only root may read
+audit_pipeline.cli.main()
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become someone who may not write")
+def test_a_folder_that_cannot_be_written() -> None:
+    """Someone who may not write in a folder hears that in one line from each command that would."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        for command in (["emit", "domain.created"], ["setup"], ["ship"]):
+            arguments = [sys.executable, "-c", AS_NOBODY, *command]
+            ended = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=60)
+            assert "Permission denied" in Ended(ended.returncode, ended.stdout, ended.stderr).refused(1)
+        assert list(Path(folder).iterdir()) == []
+
+
+def newer(path: Path) -> None:
+    """Make a store of a version that is not known yet."""
+    db = apsw.Connection(str(path))
+    db.execute("PRAGMA application_id = 0x41554454; PRAGMA user_version = 99")
+    db.close()
+
+
+def test_a_store_of_a_newer_version(run: Run, place: Path) -> None:
+    """A store of a newer version ends each command that needs it with one line; what is emitted waits in the spool."""
+    newer(place / "audit.db")
+    (place / "one.ndjson").write_text('{"action": "domain.created", "timestamp": "2026-01-01T00:00:00Z"}\n')
+    for command in (["search"], ["export"], ["setup"], ["import", "one.ndjson"]):
+        assert "version 99" in run(*command).refused(1)
+    emitted = process("emit", "domain.created", "--user", "alice", "--ip", "")
+    assert emitted.status == 0
+    assert "version 99" in emitted.err
+    assert "left in the spool" in emitted.err
+    assert "Traceback" not in emitted.err
+    told = run("doctor")
+    assert told.status == 1
+    assert "WRONG store" in told.out
+    assert "1 waiting" in told.out
+
+
+def test_a_file_that_is_no_store(run: Run, place: Path) -> None:
+    """Another program's file is left alone."""
+    (place / "audit.db").write_bytes(b"not a database, and longer than its header would be" * 20)
+    before = (place / "audit.db").read_bytes()
+    assert "no SQLite database" in run("search").refused(1)
+    assert "no SQLite database" in run("setup").refused(1)
+    assert (place / "audit.db").read_bytes() == before
+
+
+# emit
+
+
+def test_emit_prints_the_id_and_the_problems(run: Run) -> None:
+    """The id is all of the output; problems are on stderr, one a line; with --json both are in one object."""
+    arguments = ("emit", "domain.created", "--ip", "nonsense", "--context", "port=25", "--context", "note=a=b")
+    made = run(*arguments)
+    assert made.status == 0
+    assert made.out.count("\n") == 1
+    assert [line.split(": ")[1] for line in made.err.splitlines()] == ["ip", "user"]
+    (entry,) = lines(run(*arguments, "--json").out)
+    assert [problem.partition(":")[0] for problem in entry["problems"]] == ["ip", "user"]
+    with AuditPipeline.open() as pipeline:
+        kept = pipeline.store.get("default", entry["id"])
+    assert kept is not None
+    assert kept.context == {"port": "25", "note": "a=b"}
+
+
+def test_emit_takes_all_that_an_entry_has(run: Run) -> None:
+    """Each option becomes its field; the same id is the same entry."""
+    event_id = "019ab3c0-7d1b-7c3e-9f00-3d5a0b6c1e2f"
+    for _ in "ab":
+        made = run("emit", "auth.login_failed", "--target", "t", "--detail", "d", "--user", "u", "--ip", "10.0.0.5",
+                   "--outcome", "success", "--timestamp", "2026-01-01T00:00:00Z", "--id", event_id,
+                   "--org", "acme")  # fmt: skip
+        assert made == Ended(0, event_id + "\n", "")
+    (item,) = lines(run("search", "--org", "acme", "--json").out)
+    assert item == {
+        "id": event_id, "timestamp": "2026-01-01T00:00:00.000Z", "action": "auth.login_failed", "label": "Login failed",
+        "category": "auth", "tone": "red", "target": "t", "detail": "d", "user": "u", "ip": "10.0.0.xxx",
+        "outcome": "success",
+    }  # fmt: skip
+    assert run("search").err.startswith("0 entries;")
+
+
+def test_emit_refuses_what_is_no_action(run: Run, place: Path) -> None:
+    """An unknown action is wrong use, told with the nearest known one; a malformed option too."""
+    assert "did you mean domain.created" in run("emit", "domain.craeted").refused(2)
+    assert list(place.iterdir()) == []
+    wrong = run("emit", "domain.created", "--context", "port")
+    assert wrong.status == 2
+    assert "KEY=VALUE" in wrong.err
+    assert run("emit").status == 2
+
+
+# import
+
+
+def test_import_says_what_it_did(run: Run) -> None:
+    """Entries are stored, lines that are none go to a file with their reasons, and a second run adds nothing."""
+    good = b'{"action": "domain.created", "timestamp": "2026-01-01T00:00:00Z", "user": "a", "ip": "10.0.0.5"}'
+    file = Path("old.ndjson")
+    rejected = [
+        b'{"action": "nope", "timestamp": "2026-01-01T00:00:00Z"}',
+        b"[1]",
+        b"{",
+        b'{"action": "domain.created"}',
+    ]
+    flawed = b'{"action": "domain.created", "timestamp": "2026-01-01T00:00:00Z", "ip": "x"}'
+    file.write_bytes(b"\n".join([good, good, b"", *rejected, flawed]) + b"\n")
+    for _ in "ab":
+        done = run("import", str(file))
+        assert (done.status, done.out) == (
+            3, "3 entries stored, 1 with problems; 4 lines rejected: old.ndjson.rejected.ndjson\n",
+        )  # fmt: skip
+        assert len(done.err.splitlines()) == 3
+        assert run("search").err.startswith("3 entries;")
+    kept = Path("old.ndjson.rejected.ndjson")
+    assert [(line["line"], line["input"].encode()) for line in lines(kept.read_text())] == list(
+        zip(range(4, 8), rejected, strict=True)
+    )
+    assert all(line["reason"] for line in lines(kept.read_text()))
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    counts = {"entries": 3, "rejected": 4, "quarantined": 0, "with_problems": 1}
+    assert lines(run("import", str(file), "--json").out) == [counts]
+
+
+def test_import_of_one_entry_and_of_none(run: Run) -> None:
+    """Numbers read well, and a file without flaws leaves no other file."""
+    Path("one.ndjson").write_text(
+        '{"action": "domain.created", "timestamp": "2026-01-01T00:00:00Z", "user": "a", "ip": ""}'
+    )
+    Path("none.ndjson").write_text("\n")
+    assert run("import", "one.ndjson", "--org", "acme") == Ended(0, "1 entry stored\n", "")
+    assert run("import", "none.ndjson") == Ended(0, "0 entries stored\n", "")
+    assert run("search", "--org", "acme").err == "1 entry; page 1 of 1\n"
+    assert not list(Path().glob("*.rejected.ndjson"))
+
+
+def test_import_of_another_entry_under_a_known_id(run: Run) -> None:
+    """A line whose id is taken by other content is put aside, and the import is one in part."""
+    line = {"action": "domain.created", "timestamp": "2026-01-01T00:00:00Z", "user": "a", "ip": "",
+            "id": "019ab3c0-7d1b-7c3e-9f00-3d5a0b6c1e2f"}  # fmt: skip
+    Path("two.ndjson").write_bytes(orjson.dumps(line) + b"\n" + orjson.dumps(line | {"user": "b"}))
+    done = process("import", "two.ndjson")
+    assert (done.status, done.out) == (
+        3, "1 entry stored; 1 entry in quarantine: its id is taken by an entry of other content\n",
+    )  # fmt: skip
+    told = run("doctor")
+    assert told.status == 1
+    assert "WRONG quarantine: 1 entry: its id is taken" in told.out
+
+
+@pytest.mark.parametrize("file", ["missing.ndjson", "."])
+def test_import_of_a_missing_file(run: Run, file: str) -> None:
+    """A file that is not there is wrong use."""
+    done = run("import", file)
+    assert (done.status, done.out) == (2, "")
+    assert file in done.err
+
+
+# search
+
+
+def test_search_walks_by_cursor(run: Run) -> None:
+    """`next` leads through all pages, with and without --json; a page can be named too."""
+    fill(run, 60)
+    seen: list[str] = []
+    more: list[str] = []
+    while True:
+        page = run("search", "--json", "--sort", "timestamp", *more)
+        seen += [item["target"] for item in lines(page.out)]
+        (summary,) = lines(page.err)
+        assert (summary["total"], summary["pages"]) == (60, 3)
+        if summary["next"] is None:
+            break
+        more = ["--cursor", summary["next"]]
+    assert seen == [str(number) for number in range(60)]
+    assert summary["page"] == 3
+    table = run("search", "--page", "2", "--page-size", "10")
+    assert len(table.out.splitlines()) == 10
+    assert table.err.splitlines()[0] == "60 entries; page 2 of 6"
+    cursor = table.err.splitlines()[1].removeprefix("next: --cursor ")
+    assert run("search", "--cursor", cursor, "--page-size", "10").err.startswith("60 entries; page 3 of 6")
+    assert "cursor" in run("search", "--cursor", cursor + "x").refused(2)
+    assert "page: " in run("search", "--cursor", cursor, "--page", "1").refused(2)
+
+
+def test_search_takes_every_filter(run: Run) -> None:
+    """The options are the names of the interface; each wrong one is named in one line."""
+    fill(run, 3)
+    found = run("search", "--json", "--q", "created", "--action", "domain.created", "--action", "domain.deleted",
+                "--category", "domains", "--from", "2026-01-01", "--to", "2026-01-01", "--tz", "UTC", "--user", "alice",
+                "--outcome", "success", "--ip", "10.0.0.xxx", "--sort", "timestamp")  # fmt: skip
+    assert [item["target"] for item in lines(found.out)] == ["0", "1", "2"]
+    wrong = run("search", "--action", "nope", "--ip", "10.0.0.5", "--sort", "size", "--user", "\udcff").refused(2)
+    assert "user: is not UTF-8" in wrong
+    wrong = run("search", "--action", "nope", "--ip", "10.0.0.5", "--sort", "size").refused(2)
+    assert all(f"{name}: " in wrong for name in ("action", "ip", "sort"))
+    assert "page_size: " in run("search", "--page-size", "7").refused(2)
+
+
+def test_a_table_obeys_nothing(run: Run) -> None:
+    """What a terminal would obey, or turn round, is shown as an escape."""
+    text = "a\x1b[31mb\x9b1m\u202ec\r\nd\x07\ud800"
+    run("emit", "domain.created", "--target", text, "--user", "é ü 漢", "--ip", "")
+    (row,) = run("search").out.splitlines()
+    assert r"a\x1b[31mb\x9b1m\u202ec\r\nd\x07" in row
+    assert "é ü 漢" in row
+    assert row.isprintable()
+
+
+def test_store_and_spool_stand_for_the_settings(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--store and --spool win over the environment."""
+    monkeypatch.setenv("AUDIT_STORE_URL", "sqlite:///env.db")
+    options = ("--store", "sqlite:///option.db", "--spool", "elsewhere.db")
+    assert run("emit", "domain.created", *options).status == 0
+    assert run("search", "--store", "sqlite:///option.db").err.startswith("1 entry;")
+    assert {path.name for path in place.iterdir()} == {"option.db", "elsewhere.db", "elsewhere.db.lock"}
+
+
+# export
+
+
+def test_export_writes_a_private_file(run: Run, place: Path) -> None:
+    """The file is whole, its owner's only, and the export is an entry with what was asked for."""
+    fill(run, 3)
+    Path("out.csv").write_text("older")
+    done = run("export", "-o", "out.csv", "--user", "alice", "--sort", "timestamp")
+    assert (done.status, done.out, done.err) == (0, "", "audit-pipeline: 3 entries in out.csv\n")
+    data = Path("out.csv").read_bytes()
+    assert data.startswith(b"\xef\xbb\xbfTimestamp,Action,Target,Detail,User,IP Address\r\n")
+    assert data.count(b"\r\n") == 4
+    assert stat.S_IMODE(Path("out.csv").stat().st_mode) == 0o600
+    (entry,) = lines(run("search", "--action", "audit.exported", "--json").out)
+    assert (entry["detail"], entry["user"]) == ("3 of 3 entries", os.environ.get("LOGNAME") or entry["user"])
+    with AuditPipeline.open() as pipeline:
+        kept = pipeline.store.get("default", entry["id"])
+    assert kept is not None
+    assert kept.context["filters"] == {"user": ["alice"], "sort": "timestamp"} or kept.context["filters"]["user"]
+    assert run("export").status == 0
+    assert len(list(place.glob("audit-log-*.csv"))) == 1
+
+
+def test_export_says_what_it_cut(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export that is cut at the limit is one in part, and says so; so does its entry."""
+    fill(run, 3)
+    monkeypatch.setenv("AUDIT_EXPORT_LIMIT", "2")
+    for output in ("out.csv", "-"):
+        done = run("export", "-o", output)
+        assert done.status == 3
+        assert "2 of " in done.err
+        assert "AUDIT_EXPORT_LIMIT" in done.err
+
+
+def test_export_leaves_no_part_behind(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export that fails in the middle leaves what was there, and no part of a file."""
+    fill(run, 3)
+    Path("out.csv").write_text("older")
+    db = apsw.Connection("audit.db")
+    db.execute("DELETE FROM contents WHERE number = 2")
+    db.close()
+    assert "lost its content" in run("export", "-o", "out.csv").refused(1)
+    assert Path("out.csv").read_text() == "older"
+    assert not list(place.glob("*.part"))
+    assert "No such file" in run("export", "-o", "no/such/folder.csv", "--q", "nothing").refused(1)
+
+
+def test_export_never_replaces_a_pipe_or_a_device(run: Run, place: Path) -> None:
+    """A pipe is written to; a link stays, and what it points to is replaced."""
+    fill(run, 1)
+    os.mkfifo("pipe")
+    with subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE) as reader:
+        assert run("export", "-o", "pipe").status == 0
+        assert reader.communicate()[0].count(b"\r\n") == 2
+    assert stat.S_ISFIFO(os.stat("pipe").st_mode)
+    Path("link.csv").symlink_to("real.csv")
+    assert run("export", "-o", "link.csv").status == 0
+    assert Path("link.csv").is_symlink()
+    assert Path("real.csv").read_bytes().count(b"\r\n") == 3
+
+
+# actions, token, setup
+
+
+def test_actions_lists_the_catalogue(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All actions by category, an application's own among them."""
+    own = {"id": "cli.tested", "label": "Tested", "category": "cli", "tone": "yellow", "category_label": "Command line"}
+    Path("own.json").write_bytes(orjson.dumps([own]))
+    monkeypatch.setenv("AUDIT_CATALOGUE", "own.json")
+    listed = process("actions")
+    assert (listed.status, listed.err) == (0, "")
+    assert listed.out.startswith("Domains (domains)\n  domain.created ")
+    assert "Command line (cli)\n  cli.tested " in listed.out
+    (first, *_, last) = lines(process("actions", "--json").out)
+    assert first == {"id": "domain.created", "label": "Domain created", "category": "domains", "tone": "green"}
+    assert last == {"id": "cli.tested", "label": "Tested", "category": "cli", "tone": "yellow"}
+
+
+def test_token_needs_the_secret(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the secret no token can be signed; a wrong lifetime is wrong use."""
+    assert "AUDIT_JWT_SECRET" in run("token").refused(2)
+    monkeypatch.setenv("AUDIT_JWT_SECRET", "x" * 32)
+    assert run("token", "--ttl", "0").status == 2
+
+
+def test_setup_twice(run: Run, place: Path) -> None:
+    """The first time it says what it made, the second time that there is nothing to do."""
+    first = run("setup")
+    assert (first.status, first.err) == (0, "")
+    assert "audit.db: created" in first.out
+    second = run("setup")
+    assert (second.status, second.err) == (0, "")
+    assert second.out.startswith("nothing to do; sqlite ")
+    assert stat.S_IMODE((place / "audit.db").stat().st_mode) == 0o600
+
+
+# doctor
+
+
+def test_doctor_finds_nothing_wrong(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first entry and after it, all is well, and no secret is shown."""
+    monkeypatch.setenv("AUDIT_JWT_SECRET", "hunter2" * 10)
+    for _ in "ab":
+        told = run("doctor")
+        assert (told.status, told.err) == (0, "")
+        assert {line.split()[0] for line in told.out.splitlines()} == {"ok"}
+        assert "hunter2" not in told.out
+        run("emit", "domain.created")
+    checks = lines(run("doctor", "--json").out)
+    assert [check["check"] for check in checks] == ["settings", "access", "spool", "store"]
+    assert all(check["ok"] for check in checks)
+
+
+def typo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIT_STORE_ULR", "sqlite:///hunter2.db")
+
+
+def short_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIT_JWT_SECRET", "hunter2")
+
+
+def no_key_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("keys.json").write_text("{}")
+    monkeypatch.setenv("AUDIT_JWKS_FILE", "keys.json")
+
+
+def readable_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("audit.db").chmod(0o644)
+
+
+def readable_spool(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("audit.spool.db").chmod(0o640)
+
+
+def stuck_spool(monkeypatch: pytest.MonkeyPatch) -> None:
+    with AuditPipeline.open(ship=False) as pipeline:
+        pipeline.record("domain.created")
+    db = apsw.Connection("audit.spool.db")
+    db.execute("UPDATE entries SET received = received - 3600000")
+    db.close()
+
+
+def spool_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIT_STORE_URL", "sqlite:///other.db")
+    monkeypatch.setenv("AUDIT_SPOOL", "audit.spool.db")
+
+
+def no_spool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIT_SPOOL", "audit.db")
+
+
+def newer_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("audit.db").unlink()
+    newer(Path("audit.db"))
+    Path("audit.db").chmod(0o600)
+
+
+def no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIT_SPOOL", "missing/audit.spool.db")
+
+
+def no_store_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIT_STORE_URL", "sqlite:///missing/audit.db")
+    monkeypatch.setenv("AUDIT_SPOOL", "other.spool.db")
+
+
+def no_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIT_STORE_URL", "memory://")
+    Path("state").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", "state")
+
+
+@pytest.mark.parametrize(
+    ("harm", "check", "said"),
+    [
+        (typo, "settings", "AUDIT_STORE_URL"),
+        (short_secret, "access", "32 bytes"),
+        (no_key_set, "access", "AUDIT_JWKS_FILE"),
+        (readable_store, "store", "chmod 600"),
+        (readable_spool, "spool", "chmod 600"),
+        (stuck_spool, "spool", "audit-pipeline ship"),
+        (spool_of_another, "spool", "serves the store"),
+        (no_spool, "spool", "is no spool"),
+        (newer_store, "store", "version 99"),
+        (no_folder, "spool", "missing"),
+        (no_store_folder, "store", "missing"),
+        (no_state_folder, "spool", "AUDIT_SPOOL"),
+    ],
+)
+def test_doctor_finds_what_is_wrong(
+    run: Run, monkeypatch: pytest.MonkeyPatch, harm: Callable[[pytest.MonkeyPatch], None], check: str, said: str
+) -> None:
+    """Each thing that is wrong is found, alone, with what to do about it; and no value of a secret is shown."""
+    assert run("emit", "domain.created").status == 0
+    harm(monkeypatch)
+    told = run("doctor", "--json")
+    assert (told.status, told.err) == (1, "")
+    (wrong,) = (finding for finding in lines(told.out) if not finding["ok"])
+    assert wrong["check"] == check
+    assert wrong["do"]
+    assert said in f"{wrong['detail']} {wrong['do']}"
+    assert "hunter2" not in told.out
+    text = run("doctor")
+    assert text.status == 1
+    assert f"WRONG {check}: {wrong['detail']}\n        {wrong['do']}\n" in text.out
+
+
+# The command itself
+
+
+def test_help_and_version(run: Run) -> None:
+    """Help lists every command; without one, or with a wrong one, it is wrong use."""
+    shown = run("--help")
+    assert shown.status == 0
+    commands = "demo serve setup ship emit import search export actions token doctor"
+    assert all(f"  {name} " in shown.out for name in commands.split())
+    assert run("--version").out.startswith("audit-pipeline, version ")
+    for wrong in ([], ["nonsense"], ["search", "--nonsense"]):
+        assert run(*wrong).status == 2

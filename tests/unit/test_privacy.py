@@ -1,0 +1,434 @@
+"""Masking, networks, secrets, and the projection to the outside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from audit_pipeline.event import AuditEvent, uuid7
+from audit_pipeline.privacy import (
+    is_secret_key,
+    mask_ip,
+    mask_own_address,
+    network_key,
+    network_range,
+    normalize_ip,
+    parse_network,
+    public_details,
+    public_item,
+)
+
+v4 = st.integers(0, 2**32 - 1).map(IPv4Address)
+# Zeros and small groups are what spellings differ in.
+groups = st.sampled_from([0, 0, 0, 1, 2, 0x10, 0xDB8, 0xFFFF]) | st.integers(0, 0xFFFF)
+v6 = st.lists(groups, min_size=8, max_size=8).map(
+    lambda parts: IPv6Address(int.from_bytes(b"".join(part.to_bytes(2, "big") for part in parts), "big"))
+)
+real_v6 = v6.filter(lambda address: address.ipv4_mapped is None)
+addresses = v4 | real_v6
+
+NO_ADDRESSES = [
+    "",
+    " ",
+    "1.2.3",
+    "1.2.3.04",
+    "1.2.3.256",
+    "1.2.3.4.5",
+    "1.2.3.4/24",
+    "1.2.3.4:80",
+    " 1.2.3.4",
+    "1.2.3.4\n",
+    "١.2.3.4",
+    "[::1]",
+    "[::1]:80",
+    ":::",
+    "1::2::3",
+    "12345::",
+    "::1/128",
+    "2001:db8::g",
+    "%eth0",
+    "localhost",
+    "0x7f000001",
+    "2130706433",
+    "xxx",
+    "1.2.3.xxxx",
+    "1.2.xxx.4",
+    "01.2.3.xxx",
+    "2001:0db8::xxxx",
+    "2001:DB8::xxxx",
+    "::ffff:102:xxxx",
+    "1:2:3:4:5:6::xxxx",
+    "a" * 10_240,
+    "::" * 5_000,
+    "fe80::1%" + "a" * 10_240,
+    "\ud800",
+]
+
+
+# Masks
+
+
+@pytest.mark.parametrize(
+    ("ip", "masked"),
+    [
+        ("192.168.1.77", "192.168.1.xxx"),
+        ("0.0.0.0", "0.0.0.xxx"),
+        ("2001:db8::1", "2001:db8::xxxx"),
+        ("2001:db8::", "2001:db8::xxxx"),
+        ("1:2:3:4:5:6::", "1:2:3:4:5:6:0:xxxx"),
+        ("1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:xxxx"),
+        ("::1", "::xxxx"),
+        ("::", "::xxxx"),
+        ("::2:1", "::2:xxxx"),
+        ("2001:0DB8:0:0::ABCD", "2001:db8::xxxx"),
+        ("::ffff:192.168.1.77", "192.168.1.xxx"),
+        ("::FFFF:c0a8:14d", "192.168.1.xxx"),
+        ("fe80::1%eth0", "fe80::xxxx"),
+        ("fe80::1%<script>", "fe80::xxxx"),
+        ("fe80::1%", "fe80::xxxx"),
+        (None, ""),
+    ],
+)
+def test_masks(ip: str | None, masked: str) -> None:
+    """The examples of INTERFACE, section 5, and their neighbours."""
+    assert mask_ip(ip) == masked
+
+
+@pytest.mark.parametrize("text", NO_ADDRESSES, ids=lambda text: repr(text)[:24])
+def test_what_is_no_address_is_empty(text: str) -> None:
+    """Nothing of a malformed address is kept or shown."""
+    assert mask_ip(text) == ""
+    assert normalize_ip(text) is None
+
+
+@settings(max_examples=200)
+@given(addresses, st.integers(0, 0xFFFF))
+def test_addresses_that_differ_in_the_hidden_part_look_the_same(address: IPv4Address | IPv6Address, low: int) -> None:
+    """The last octet, or group, changes neither the mask nor the network key."""
+    hidden = 0xFF if address.version == 4 else 0xFFFF
+    other = type(address)(int(address) & ~hidden | low & hidden)
+    assume(getattr(other, "ipv4_mapped", None) is None)
+    assert mask_ip(str(other)) == mask_ip(str(address)) == mask_ip(address.exploded)
+    assert network_key(str(other)) == network_key(str(address)) == network_key(mask_ip(str(address)))
+
+
+@settings(max_examples=200)
+@given(v6 | v4)
+def test_masking_twice_changes_nothing(address: IPv4Address | IPv6Address) -> None:
+    """A masked address is shown as it is, and read back as the network that it stands for."""
+    masked = mask_ip(str(address))
+    assert masked.endswith("xxx")
+    assert mask_ip(masked) == masked
+    network = parse_network(masked)
+    assert mask_ip(str(network[0])) == mask_ip(str(network[-1])) == masked
+
+
+@settings(max_examples=200)
+@given(addresses, addresses)
+def test_network_keys_are_equal_exactly_where_masks_are(first: object, second: object) -> None:
+    """A store knows of an address what its mask shows, no more and no less; in keys of fixed width."""
+    keys = network_key(str(first)), network_key(str(second))
+    assert (keys[0] == keys[1]) == (mask_ip(str(first)) == mask_ip(str(second)))
+    assert all(len(key) == (9 if key[0] == "4" else 33) for key in keys)
+
+
+def test_no_address_has_no_network_key() -> None:
+    """An entry without an address is in no network."""
+    assert network_key(None) == network_key("") == ""
+
+
+# Networks
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("10.1.2.3/8", "10.0.0.0/8"),
+        ("10.1.2.3/24", "10.1.2.0/24"),
+        ("10.1.2.3/255.255.0.0", "10.1.0.0/16"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("192.168.1.xxx", "192.168.1.0/24"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("2001:db8::5:7/112", "2001:db8::5:0/112"),
+        ("::/0", "::/0"),
+        ("2001:db8::xxxx", "2001:db8::/112"),
+        ("1:2:3:4:5:6:0:xxxx", "1:2:3:4:5:6::/112"),
+        ("::xxxx", "::/112"),
+        ("::ffff:10.1.2.3/120", "10.1.2.0/24"),
+        ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+    ],
+)
+def test_networks_that_a_filter_may_name(text: str, network: str) -> None:
+    """Wide networks and masked addresses are read; host bits are ignored, and IPv4-mapped networks are IPv4."""
+    assert parse_network(text) == ip_network(network)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10.1.2.3",
+        "10.1.2.3/32",
+        "10.1.2.0/25",
+        "10.1.2.0/255.255.255.128",
+        "2001:db8::1",
+        "2001:db8::/113",
+        "2001:db8::/128",
+        "::ffff:10.1.2.3",
+        "::ffff:10.1.2.0/121",
+        "::ffff:10.1.2.3/128",
+    ],
+)
+def test_networks_finer_than_the_mask_are_refused(text: str) -> None:
+    """A filter that would tell what the mask hides raises ValueError, and says what is allowed."""
+    with pytest.raises(ValueError, match=r"finer than the masked part.*/24 or wider.*/112 or wider"):
+        parse_network(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *[
+            "",
+            "x",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/-1",
+            "10.0.0.0/٢٤",
+            "10.0.0/8",
+            "fe80::%eth0/64",
+            "fe80::1%a/112",
+        ],
+        *["1.2.3.xxx/24", "1.2.3.xxx.xxx", "1.2.xxx", "::ffff:102:xxxx", "10.0.0.0/8 ", "256.1.1.xxx"],
+        *["0" * 10_000, "\ud800"],
+    ],
+    ids=lambda text: repr(text)[:24],
+)
+def test_what_is_no_network_is_refused(text: str) -> None:
+    """Anything else raises ValueError, and says what is allowed."""
+    with pytest.raises(ValueError, match="not a network; allowed are"):
+        parse_network(text)
+
+
+@settings(max_examples=300)
+@given(addresses, st.integers(0, 128))
+def test_a_filter_narrows_no_masked_part(address: IPv4Address | IPv6Address, prefix: int) -> None:
+    """A network is refused exactly where it is finer than the mask; else it takes in all that look the same."""
+    prefix = min(prefix, address.max_prefixlen)
+    text = f"{address}/{prefix}"
+    if prefix > (24 if address.version == 4 else 112):
+        with pytest.raises(ValueError, match="finer"):
+            parse_network(text)
+        return
+    network = parse_network(text)
+    first, last = network_range(network)
+    assert first <= network_key(str(address)) <= last
+    for outside in (int(network[0]) - 1, int(network[-1]) + 1):
+        if 0 <= outside < 2**address.max_prefixlen:
+            key = network_key(str(type(address)(outside)))
+            assert not first <= key <= last or key[0] != first[0]
+
+
+def test_a_network_that_ends_in_mapped_addresses_is_ipv6() -> None:
+    """`::/80` reaches to ::ffff:ffff:ffff, and still finds the IPv6 addresses in it and no IPv4 ones."""
+    first, last = network_range(parse_network("::/80"))
+    assert first <= network_key("::1") <= last
+    assert not first <= network_key("10.0.0.1") <= last
+
+
+# The entry's own address
+
+
+def v6_spellings(address: IPv6Address) -> list[str]:
+    """Every place of `::`, with a tail in groups or dotted; each short, in full, upper case and percent-encoded."""
+    value = [int(address) >> 112 - 16 * place & 0xFFFF for place in range(8)]
+    dotted = str(IPv4Address(int(address) & 0xFFFF_FFFF))
+    made = []
+    for form in ("{:x}", "{:04x}", "{:03X}"):
+        texts = [form.format(group) for group in value]
+        for parts in (texts, [*texts[:6], dotted]):
+            zeros = value[: 8 if len(parts) == 8 else 6]
+            runs = [
+                (start, end) for end in range(1, len(zeros) + 1) for start in range(end) if not any(zeros[start:end])
+            ]
+            made.append(":".join(parts))
+            made += [f"{':'.join(parts[:start])}::{':'.join(parts[end:])}" for start, end in runs]
+    assert all(ip_address(spelling) == address for spelling in made)
+    return made + [spelling.replace(":", colon) for spelling in made for colon in ("%3A", "%3a")]
+
+
+WRAPPINGS = [
+    "{}",
+    "from {}.",
+    "({})",
+    '"{}",',
+    "[{}]:8080",
+    "%5B{}%5D%3A8080",
+    "ip%3D{}%26x",
+    "at%20{}%20",
+    "host={};",
+    "x{}z",
+    "é{}ß",
+    "{}/128",
+    "{}%eth0",
+    "{}\n",
+    "http://[{}]/",
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(real_v6, st.sampled_from(WRAPPINGS))
+def test_every_spelling_of_the_own_ipv6_address_is_masked(address: IPv6Address, wrapping: str) -> None:
+    """However the address is written, and whatever stands beside it, the masked form takes its place."""
+    masked = wrapping.format(mask_ip(str(address)))
+    for spelling in v6_spellings(address):
+        assert mask_own_address(wrapping.format(spelling), str(address)) == masked, spelling
+
+
+@settings(max_examples=60, deadline=None)
+@given(v4, st.sampled_from(WRAPPINGS))
+def test_every_spelling_of_the_own_ipv4_address_is_masked(address: IPv4Address, wrapping: str) -> None:
+    """With leading zeros, and as an IPv4-mapped one, dotted or in hexadecimal, too."""
+    masked = mask_ip(str(address))
+    octets = [int(octet) for octet in str(address).split(".")]
+    for form in ("{}", "{:02}", "{:03}"):
+        dotted = ".".join(form.format(octet) for octet in octets)
+        assert mask_own_address(wrapping.format(dotted), str(address)) == wrapping.format(masked)
+    for spelling in v6_spellings(IPv6Address(f"::ffff:{address}")):
+        before = spelling.upper().rpartition("FFFF")[0] + "FFFF"
+        shown = mask_own_address(wrapping.format(spelling), str(address)).upper()
+        # Of a dotted one, what stands before the IPv4 part may stay.
+        colons = [f"{before}{colon}{masked}" for colon in (":", "%3A")]
+        assert shown in [wrapping.format(form).upper() for form in (masked, *colons)], spelling
+
+
+@settings(max_examples=150, deadline=None)
+@given(addresses, st.data())
+def test_another_address_in_the_same_text_stays(address: IPv4Address | IPv6Address, data: st.DataObject) -> None:
+    """One that differs, by its first or its last bits, is the application's content."""
+    own = str(address)
+    assume(own[:2] not in ("0.", "::", "0:"))
+    size = address.max_prefixlen
+    bit = data.draw(st.integers(0, 15) | st.integers(size - 8, size - 1))
+    other = type(address)(int(address) ^ 1 << bit)
+    text = f"moved from {own} to {other}, [{other}] and {other}/64"
+    assume(mask_ip(own) not in text)
+    assert mask_own_address(text, own) == text.replace(f"from {own} to", f"from {mask_ip(own)} to")
+
+
+@pytest.mark.parametrize(
+    ("ip", "text", "shown"),
+    [
+        ("10.0.0.5", "10.0.0.5 110.0.0.5 10.0.0.55 10.0.0.50", "10.0.0.xxx 110.0.0.5 10.0.0.55 10.0.0.50"),
+        ("10.0.0.5", "version 10.0.0.5.1", "version 10.0.0.xxx.1"),
+        ("10.0.0.5", "10.0.0.05 and 010.000.000.005", "10.0.0.xxx and 10.0.0.xxx"),
+        ("10.0.0.5", "[::ffff:a00:5]:443", "[10.0.0.xxx]:443"),
+        ("10.0.0.5", "::a00:5 a00:5", "::a00:5 a00:5"),
+        ("2001:db8::1", "2001:db8::1:80", "2001:db8::xxxx:80"),
+        ("2001:db8::1", "2001:db8::10 2001:db8::1f a2001:db8::1", "2001:db8::10 2001:db8::1f a2001:db8::1"),
+        ("2001:db8::1", "2001:DB8:0:0:0:0:0.0.0.1", "2001:db8::xxxx"),
+        ("2001:db8::", "2001:db8::0.0.0.0 2001:db8::/32", "2001:db8::xxxx 2001:db8::xxxx/32"),
+        ("::1", "::1 fe80::1 1::1 [::1]:80", "::xxxx fe80::1 1::1 [::xxxx]:80"),
+        ("2001:db8::a:1", "12:30:45 a:1 00:0a:00:01", "12:30:45 a:1 00:0a:00:01"),
+        ("10.0.0.xxx", "10.0.0.xxx 10.0.0.5", "10.0.0.xxx 10.0.0.5"),
+        (None, "10.0.0.5", "10.0.0.5"),
+        ("10.0.0.5", "", ""),
+    ],
+)
+def test_own_addresses_in_texts(ip: str | None, text: str, shown: str) -> None:
+    """What is masked and what stays, also where it is unclear."""
+    assert mask_own_address(text, ip) == shown
+
+
+# Secrets
+
+SECRET = """
+    password Password PASSWORD db_password passwordHash new-password passwd userPasswd passphrase pwd MYSQL_PWD
+    pass db_pass smtpPass dbpass PGPASS pass1 X-API-Key apiKey API_KEY api.key accessToken access_token id-token
+    csrftoken TOKEN X-Auth-Token Authorization Proxy-Authorization Cookie Set-Cookie clientSecret client_secret
+    SECRET_KEY secrets private_key privateKey PRIVATEKEY ssh-private-key aws_access_key_id signingKey encryption_key
+    credentials awsCredential jwt JWT bearer session_id sessionId PHPSESSID JSESSIONID pin PIN userPIN pin_code otp
+    otpCode totp psk wifi_psk pw cvv card.cvc ｐａｓｓｗｏｒｄ pass\u00adword
+"""
+
+
+@pytest.mark.parametrize("key", SECRET.split())
+def test_secret_keys(key: str) -> None:
+    """Keys that look as if their value were a secret, in every usual way of writing."""
+    assert is_secret_key(key)
+
+
+OTHER = """
+    passenger passed bypass compass author authority auth_method target selector domain user username key keys
+    key_id public_key keyboard monkey spin spinner pinned shipping opinion option optional footprint desktop hotpot
+    session sessions request_id ip address path port state status description passive passport
+    detail context 42 ключ
+"""
+
+
+@pytest.mark.parametrize("key", [*OTHER.split(), "", " ", "_"])
+def test_other_keys(key: str) -> None:
+    """Keys that only have some of the same letters are no secrets."""
+    assert not is_secret_key(key)
+
+
+# The projection
+
+
+EVENT = AuditEvent(
+    id=uuid7(1_795_405_260_123, 7),
+    timestamp=1_795_405_260_123,
+    action="domain.created",
+    category="domains",
+    label="Domain created",
+    tone="green",
+    outcome="success",
+    org="acme",
+    target="example.com",
+    detail="DKIM enabled",
+    user="alice@example.com",
+    ip="203.0.113.77",
+    context={"request_id": "r1"},
+    problems=("outcome: wrong",),
+    received=1_795_405_260_200,
+    origin="spool-1",
+    sequence=7,
+)
+ITEM = {
+    "id": EVENT.id,
+    "timestamp": "2026-11-23T03:41:00.123Z",
+    "action": "domain.created",
+    "label": "Domain created",
+    "category": "domains",
+    "tone": "green",
+    "target": "example.com",
+    "detail": "DKIM enabled",
+    "user": "alice@example.com",
+    "ip": "203.0.113.xxx",
+    "outcome": "success",
+}
+
+
+def test_an_item_has_the_fields_of_the_interface() -> None:
+    """A list shows these fields, in this order, with the address masked, and nothing else."""
+    assert list(public_item(EVENT).items()) == list(ITEM.items())
+
+
+def test_details_add_context_and_problems() -> None:
+    """One entry alone is shown with its context, its problems and when it was received too."""
+    more = {"context": {"request_id": "r1"}, "problems": ["outcome: wrong"], "received": "2026-11-23T03:41:00.200Z"}
+    assert public_details(EVENT) == ITEM | more
+
+
+@given(addresses | st.none())
+def test_the_projection_never_has_a_full_address(address: object) -> None:
+    """Whatever the address is, only its mask goes out."""
+    ip = None if address is None else str(address)
+    for shown in (public_item(replace(EVENT, ip=ip)), public_details(replace(EVENT, ip=ip))):
+        assert shown["ip"] == mask_ip(ip)
+        assert ip is None or ip not in map(str, shown.values())

@@ -1,0 +1,236 @@
+"""The spool: on disk when the call returns, one sequence without gaps, one store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+import pytest
+
+from audit_pipeline import SettingsError, SpoolError
+from audit_pipeline import spool as spool_module
+from audit_pipeline.actions import catalogue
+from audit_pipeline.errors import SpoolMismatch
+from audit_pipeline.event import AuditEvent, IdFactory
+from audit_pipeline.normalize import build_event
+from audit_pipeline.spool import Quarantined, Spool
+
+IDS = IdFactory()
+
+
+def entry(target: str = "") -> AuditEvent:
+    return build_event(catalogue["domain.created"], {"target": target}, IDS)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "audit.spool.db"
+
+
+def test_entries_come_out_in_order_with_their_place(path: Path) -> None:
+    """What went in comes out, numbered 1, 2, 3 …, with the spool's name on it."""
+    spool = Spool(path, "store")
+    made = [entry(str(number)) for number in range(5)]
+    assert spool.append(made[:1]) == 1
+    assert spool.append(made[1:]) == 5
+    out = spool.pending()
+    assert [event.sequence for event in out] == [1, 2, 3, 4, 5]
+    assert [event.to_bytes() for event in out] == [event.to_bytes() for event in made]
+    assert {event.origin for event in out} == {spool.origin}
+    assert [event.sequence for event in spool.pending(limit=2)] == [1, 2]
+    assert len(spool.pending(size=1)) == 1
+    spool.close()
+
+
+def test_marking_moves_on_and_never_back(path: Path) -> None:
+    """What a store has is not given out again, and an older mark does not bring it back."""
+    spool = Spool(path, "store")
+    spool.append([entry() for _ in range(5)])
+    spool.mark_shipped(3)
+    spool.mark_shipped(2)
+    assert [event.sequence for event in spool.pending()] == [4, 5]
+    assert (spool.status().accepted, spool.status().pending) == (5, 2)
+    spool.close()
+
+
+def test_refused_entries_are_kept_with_their_reason(path: Path) -> None:
+    """A quarantined entry stays whole in the spool, beside why it is there."""
+    spool = Spool(path, "store")
+    spool.append([entry("good"), entry("bad")])
+    good, bad = spool.pending()
+    spool.mark_shipped(good.sequence)
+    spool.mark_shipped(bad.sequence, [Quarantined(bad, "because")])
+    assert spool.quarantined() == [Quarantined(bad, "because")]
+    assert spool.status().quarantined == 1
+    spool.close()
+
+
+def test_the_sequence_has_no_gaps_whatever_is_trimmed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trimming deletes what was shipped long ago, never what was not, and the numbering goes on."""
+    monkeypatch.setattr(spool_module, "KEEP_MS", -1000)
+    spool = Spool(path, "store")
+    spool.append([entry() for _ in range(4)])
+    spool.mark_shipped(3)
+    assert spool.trim() == 3
+    assert [event.sequence for event in spool.pending()] == [4]
+    spool.mark_shipped(4)
+    assert spool.trim() == 0
+    assert spool.append([entry()]) == 5
+    assert (spool.status().accepted, spool.status().pending) == (5, 1)
+    spool.close()
+
+
+def test_shipped_entries_are_kept_for_a_day_within_a_size(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was shipped stays for a day, so that it can be sent again, unless it takes too much room."""
+    spool = Spool(path, "store")
+    spool.append([entry() for _ in range(100)])
+    spool.mark_shipped(100)
+    assert spool.trim() == 0
+    monkeypatch.setattr(spool_module, "KEEP_BYTES", 1)
+    assert spool.trim() == 99
+    spool.close()
+
+
+def test_a_spool_serves_one_store(path: Path) -> None:
+    """It remembers its store, and refuses another in one clear line."""
+    Spool(path, "first").close()
+    with pytest.raises(SpoolMismatch, match=r"serves the store first, not second.*AUDIT_SPOOL"):
+        Spool(path, "second")
+    known = Spool(path, None)
+    assert known.serves() == "first"
+    known.close()
+
+
+def test_a_newer_spool_is_refused(path: Path) -> None:
+    """A spool of a newer version is left alone, in one clear line."""
+    Spool(path, "store").close()
+    with closing(apsw.Connection(str(path))) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(SpoolMismatch, match=r"version 99.*upgrade"):
+        Spool(path, "store")
+
+
+@pytest.mark.parametrize("content", [b"not a database, but a text of some length" * 50, None])
+def test_a_file_of_another_program_is_refused(path: Path, content: bytes | None) -> None:
+    """A file that is no spool is neither used nor changed."""
+    if content is None:
+        with closing(apsw.Connection(str(path))) as db:
+            db.execute("CREATE TABLE theirs (x)")
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    with pytest.raises(SpoolMismatch, match="no spool"):
+        Spool(path, "store")
+    assert path.read_bytes()[100:] == before[100:]
+
+
+def test_files_are_private(path: Path) -> None:
+    """Everything that holds entries is readable by its owner only, whatever the umask."""
+    before = os.umask(0)
+    try:
+        spool = Spool(path, "store")
+        spool.append([entry()])
+    finally:
+        os.umask(before)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert set(modes.values()) == {0o600}, modes
+    assert len(modes) == 3
+    spool.close()
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    """A spool in a folder that is none says which file, and what to do."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpoolError, match=r"cannot be created.*AUDIT_SPOOL") as error:
+        Spool(tmp_path / "file" / "audit.spool.db", "store")
+    assert "\n" not in str(error.value)
+
+
+def test_a_closed_spool_says_so(path: Path) -> None:
+    """Recording after the end is refused loudly."""
+    spool = Spool(path, "store")
+    spool.close()
+    with pytest.raises(SpoolError, match="closed"):
+        spool.append([entry()])
+
+
+def test_durability_is_one_of_two(path: Path) -> None:
+    """A durability that does not exist is refused with those that do."""
+    with pytest.raises(SettingsError, match="disk, process"):
+        Spool(path, "store", "none")
+
+
+@pytest.mark.parametrize(("durability", "level"), [("disk", 2), ("process", 1)])
+def test_the_durability_that_is_promised_is_set(path: Path, durability: str, level: int) -> None:
+    """`disk` syncs each commit (FULL), `process` leaves that to the system (NORMAL); both with a write-ahead log."""
+    spool = Spool(path, "store", durability)
+    with spool._connection() as db:
+        assert db.execute("PRAGMA synchronous").get == level
+        assert db.execute("PRAGMA journal_mode").get == "wal"
+    spool.close()
+
+
+def test_another_connection_is_noticed(path: Path) -> None:
+    """A shipper sees that another process wrote."""
+    ours, theirs = Spool(path, "store"), Spool(path, "store")
+    ours.changed()
+    assert not ours.changed()
+    theirs.append([entry()])
+    assert ours.changed()
+    assert not ours.changed()
+    ours.close()
+    theirs.close()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from audit_pipeline.actions import catalogue
+from audit_pipeline.event import IdFactory
+from audit_pipeline.normalize import build_event
+from audit_pipeline.spool import Spool
+spool, ids = Spool(Path(sys.argv[1]), "store"), IdFactory()
+while True:
+    event = build_event(catalogue["domain.created"], {}, ids)
+    spool.append([event])
+    print(event.id, flush=True)
+"""
+
+
+def test_what_was_accepted_survives_kill_9(path: Path) -> None:
+    """Each entry whose call had returned when its process was killed is in the spool, whole and in order."""
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    said = [process.stdout.readline().strip() for _ in range(50)]
+    process.send_signal(signal.SIGKILL)
+    said += [line.strip() for line in process.stdout if line.endswith("\n")]
+    process.stdout.close()
+    process.wait()
+    spool = Spool(path, "store")
+    kept = [event.id for event in spool.pending(limit=100_000)]
+    spool.close()
+    assert kept[: len(said)] == said
+    assert len(kept) - len(said) <= 1
+
+
+def test_a_held_lock_ends_in_an_error_not_in_a_hang(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another process holds the spool for too long, the call raises instead of waiting for ever."""
+    monkeypatch.setattr(spool_module, "BUSY_MS", 200)
+    spool = Spool(path, "store")
+    holder = apsw.Connection(str(path))
+    holder.execute("BEGIN IMMEDIATE")
+    started = time.monotonic()
+    with pytest.raises(SpoolError, match="another process has held the spool"):
+        spool.append([entry()])
+    assert time.monotonic() - started < 5
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert spool.append([entry()]) == 1
+    spool.close()
