@@ -60,11 +60,13 @@ def ship(store: str | None, spool: str | None) -> int:
     """
     settings = settings_of(store, spool)
     # Blocked before there is a second thread, and waited for: no handler that runs at an unlucky moment.
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    with opened_pipeline(settings) as pipeline:
-        click.echo(f"shipping {pipeline.spool.path} into {pipeline.spool.serves()}", err=True)
-        signal.sigwait(ENDING)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        with opened_pipeline(settings) as pipeline:
+            click.echo(f"shipping {pipeline.spool.path} into {pipeline.spool.serves()}", err=True)
+            signal.sigwait(ENDING)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return DONE
 
 

@@ -1,0 +1,49 @@
+# `make test` and `make demo` do all their own set-up; they need Python 3.11 or newer and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint format check wheel-check faults lock clean
+
+help:  ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements-dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+demo: $(READY)  ## fill a store as a mail dashboard would, and serve it
+	$(BIN)/audit-pipeline demo
+
+test: $(READY)  ## everything that has to hold
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff, ruff format and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict audit_pipeline api
+
+format: $(READY)  ## put the code in its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel-check: $(READY)  ## build the wheel, and use it in an environment of its own
+	$(BIN)/python tests/wheel_check.py
+
+check: lint test wheel-check  ## all of the above
+
+lock: $(READY)  ## choose the versions of all dependencies anew
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) -o requirements.txt
+	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) --group dev -o requirements-dev.txt
+
+LOCK := pyproject.toml --extra all --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command "make lock"
+
+clean:  ## delete what make made
+	rm -rf $(VENV) build dist *.egg-info
