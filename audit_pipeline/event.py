@@ -137,7 +137,7 @@ def _as_doubles(value: Any) -> Any:
         return {key: _as_doubles(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_as_doubles(item) for item in value]
-    if isinstance(value, int) and _EXACT_INTEGER < abs(value) < 1 << 64:
+    if isinstance(value, int) and _EXACT_INTEGER < abs(value) < 10**21:
         double = float(value)
         return double if rfc8785.dumps(double) == str(value).encode() else value
     return value

@@ -258,12 +258,16 @@ def test_a_folder_that_is_none(run: Run, place: Path) -> None:
     (place / "one.ndjson").write_text('{"action": "domain.created", "timestamp": "2026-01-01T00:00:00Z"}\n')
     for command in (["emit", "domain.created"], ["import", "one.ndjson"], ["search"], ["export"], ["setup"], ["ship"]):
         assert "file/audit" in run(*command, "--store", url).refused(1)
+    # `ship` blocks signals while it waits for them; processes started later must not inherit that.
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 AS_NOBODY = """
 import os, sys
 import audit_pipeline.cli, audit_pipeline.stores.sqlite
-os.setuid(65534)  # after the imports: the interpreter may lie where only root may read
+names = audit_pipeline.stores.store_names()
+audit_pipeline.stores.store_names = lambda: names
+os.setuid(65534)  # after all that is read: interpreter and checkout may lie where only root may
 audit_pipeline.cli.main()
 """
 

@@ -153,6 +153,7 @@ def test_a_byte_order_mark_and_blank_lines_are_passed_over(pipeline: AuditPipeli
     assert [type(item) for item in found] == [AuditEvent, AuditEvent, Rejected]
     assert isinstance(found[2], Rejected)
     assert found[2].line == 6
+    assert read(pipeline, b"\xef\xbb\xbf\r\n") == []
 
 
 @pytest.mark.parametrize(
