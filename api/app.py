@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import uuid
 from collections.abc import AsyncIterator
@@ -80,12 +81,19 @@ def create_app(settings: Settings | None = None, pipeline: AuditPipeline | None 
     problems.install(app)
     app.include_router(router)
     viewer = files(__package__ or "") / "viewer"
-    app.mount("/viewer", StaticFiles(directory=str(viewer)), name="viewer")
+    app.mount("/viewer", _ViewerFiles(directory=str(viewer)), name="viewer")
     app.add_api_route(
         "/", lambda: FileResponse(str(viewer / "index.html")), include_in_schema=False, response_class=FileResponse
     )
     app.add_middleware(_Edge, settings=settings, loopback_only=tokens.run_key is not None)
     return app
+
+
+class _ViewerFiles(StaticFiles):
+    """The viewer's own files; the folder is a Python package too, of which nothing is served."""
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        return super().lookup_path(path) if path.endswith((".css", ".html", ".js", ".svg")) else ("", None)
 
 
 class _Edge:

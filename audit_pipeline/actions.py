@@ -105,7 +105,9 @@ class Catalogue:
         from difflib import get_close_matches
 
         near = get_close_matches(action_id[:64], self._actions, 3) if isinstance(action_id, str) else []
-        shown = repr(action_id)[:80]
+        # Not the text form of any object: it may be endless, or raise.
+        plain = action_id is None or type(action_id) in (str, int)
+        shown = repr(action_id)[:80] if plain else f"of type {type(action_id).__name__}"
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         return f"unknown action {shown}: {hint}`audit-pipeline actions` lists all, register_action() adds one"
 

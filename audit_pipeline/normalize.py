@@ -12,6 +12,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -54,6 +55,9 @@ MAX_VALUES = 50_000
 """Values in a context that are looked at (a long text counts as several): a log call ends in bounded time."""
 LONG_TEXT = 100
 """Characters of text that count as one more value."""
+MAX_LOOKED_AT = 4 * 2**20
+"""Characters of a text that are looked at. Its own address is masked in all of them before the text is cut or measured:
+neither the cut nor the size that is said depends on the masked part."""
 MAX_PROBLEMS = 20
 MAX_PROBLEM = 500
 """Characters in a problem."""
@@ -67,10 +71,6 @@ _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _EXACT_INTEGER = 2**53 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOO_DEEP = f"[cut: deeper than {MAX_LEVELS} levels]"
-# Room beyond a limit, so that an address at its edge is masked before the text is cut through it; and the end of that
-# room, where the first cut may have gone through one. An address has at most 60 characters, with its colons as %3A.
-_EDGE = 512
-_TORN = 64
 
 
 def refusable(problems: tuple[str, ...]) -> list[str]:
@@ -238,65 +238,67 @@ class _Cleaner:
         self._address = address
         self._values = 0
         self._removed = 0
+        self._unmeasured = False
 
     # Texts
 
     def short(self, name: str, value: Any, limit: int) -> str:
         """A text of at most `limit` characters."""
-        text = self._field(name, value, limit)
+        text = self._field(name, value)
         if _CONTROL.search(text):
             self._problems.append(f"{name}: has control characters")
-        if len(text) <= limit and not self._removed:
+        if len(text) <= limit:
             return text
-        self._problems.append(f"{name}: cut from {len(text) + self._removed:,} characters to {limit:,}")
+        self._problems.append(f"{name}: cut from {self._size(len(text))} characters to {limit:,}")
         return text[:limit]
 
     def detail(self, value: Any) -> str:
         """A text of at most MAX_DETAIL bytes of UTF-8."""
-        text = self._field("detail", value, MAX_DETAIL)
+        text = self._field("detail", value)
         if _CONTROL_IN_LINES.search(text):
             self._problems.append("detail: has control characters")
-        size = len(text.encode())
-        if size <= MAX_DETAIL and not self._removed:
+        if len(text) <= MAX_DETAIL // 4:  # a character has four bytes at the most
             return text
-        if self._removed:
-            self._problems.append(f"detail: cut from {len(text) + self._removed:,} characters to {MAX_DETAIL:,} bytes")
-        else:
-            self._problems.append(f"detail: cut from {size:,} bytes to {MAX_DETAIL:,}")
-        return text.encode()[:MAX_DETAIL].decode(errors="ignore")
+        whole = text.encode()
+        if len(whole) <= MAX_DETAIL:
+            return text
+        self._problems.append(f"detail: cut from {self._size(len(whole))} bytes to {MAX_DETAIL:,}")
+        return whole[:MAX_DETAIL].decode(errors="ignore")
 
-    def _field(self, name: str, value: Any, limit: int) -> str:
-        self._removed = self._values = 0
+    def _size(self, number: int) -> str:
+        """A size as it is said; of what is longer than MAX_LOOKED_AT, the rest was not measured."""
+        return f"over {number:,}" if self._unmeasured else f"{number:,}"
+
+    def _field(self, name: str, value: Any) -> str:
+        self._values, self._unmeasured = 0, False
         if value is None:
             return ""
-        return self._text(name, value if isinstance(value, str) else self._as_text(name, value), limit)
+        if not isinstance(value, str):
+            value = self._value(name, value, 1)
+            value = value if isinstance(value, str) else canonical_json(value).decode()
+        return self._text(name, value)
 
-    def _as_text(self, name: str, value: Any) -> str:
-        value = self._value(name, value, 1)
-        return value if isinstance(value, str) else canonical_json(value).decode()
-
-    def _text(self, name: str, text: str, limit: int) -> str:
-        """Exact, valid Unicode text, with the entry's own address masked, a little over `limit` at the most."""
+    def _text(self, name: str, text: str) -> str:
+        """Exact, valid Unicode text, with the entry's own address masked; its first MAX_LOOKED_AT characters."""
         text = _characters(text)
-        beyond = len(text) - limit - _EDGE
-        text = text[: limit + _EDGE]
+        if len(text) > MAX_LOOKED_AT:
+            text = text[:MAX_LOOKED_AT]
+            self._unmeasured = True
+        self._values += len(text) // LONG_TEXT
         if not text.isascii():
             try:
                 text.encode()
             except UnicodeEncodeError:
                 text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
                 self._problems.append(f"{name}: had lone surrogates, shown as \ufffd")
-        text = mask_own_address(text, self._address)
-        if beyond > 0:
-            self._removed += beyond + _TORN
-            text = text[:-_TORN]
-        return text
+        return mask_own_address(text, self._address)
 
     # Contexts
 
     def context(self, value: Any, kept: Mapping[str, Any]) -> dict[str, Any]:
         """A context of JSON values, at most MAX_CONTEXT bytes, with secrets redacted; `kept` is added to it."""
         self._removed = self._values = 0
+        self._unmeasured = False
         first = len(self._problems)
         given = value if isinstance(value, Mapping) else {} if value is None else {"context": value}
         if value is not None and not isinstance(value, Mapping):
@@ -332,9 +334,9 @@ class _Cleaner:
         return self._leaf(path, text)
 
     def _leaf(self, path: str, text: str) -> str:
-        leaf = self._text(path, text, MAX_CONTEXT)[:MAX_CONTEXT]
-        self._values += len(leaf) // LONG_TEXT
-        return leaf
+        whole = self._text(path, text)
+        self._removed += max(0, len(whole) - MAX_CONTEXT)
+        return whole[:MAX_CONTEXT]
 
     def _integer(self, path: str, value: int) -> int | str:
         value = int(value)
@@ -375,9 +377,9 @@ class _Cleaner:
         key = _characters(key) if isinstance(key, str) else self._value(f"a key of {path}", key, MAX_LEVELS)
         if not isinstance(key, str):
             key = canonical_json(key).decode()
-        text = self._text(f"a key of {path}", key, MAX_KEY)
+        text = self._text(f"a key of {path}", key)
         if len(text) > MAX_KEY:
-            self._problems.append(f"a key of {path}: cut from {len(key):,} characters to {MAX_KEY}")
+            self._problems.append(f"a key of {path}: cut from {self._size(len(text))} characters to {MAX_KEY}")
         return text[:MAX_KEY]
 
     def _list(self, path: str, value: Any, level: int) -> list[Any] | str:
@@ -418,7 +420,7 @@ class _Cleaner:
         shown = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
         self._problems.insert(
             place,
-            f"context: cut from {size:,} bytes to {len(canonical_json(fitting)):,}"
+            f"context: cut from {self._size(size)} bytes to {len(canonical_json(fitting)):,}"
             + (f"; cut or left out: {shown}" if lost else ""),
         )
         return fitting
@@ -444,6 +446,23 @@ def _cut_json_text(text: str, room: int) -> str:
     return text
 
 
+class _RecordType(type):
+    def __instancecheck__(cls, value: Any) -> bool:
+        kind = type(value)
+        return (
+            is_dataclass(kind) or (issubclass(kind, tuple) and hasattr(kind, "_fields")) or hasattr(kind, "model_dump")
+        )
+
+
+class _Record(metaclass=_RecordType):
+    """Instances of dataclasses, named tuples and Pydantic models: as text, they would show their secrets."""
+
+
+def _fields_of(record: Any) -> dict[str, Any]:
+    names = getattr(type(record), "model_fields", None) or getattr(type(record), "_fields", None)
+    return {name: getattr(record, name) for name in names or (field.name for field in fields(record))}
+
+
 _Conversion = Callable[[_Cleaner, str, Any, int], Any]
 
 # In this order: a bool is an int, an Enum may be a str, a datetime is a date.
@@ -453,6 +472,7 @@ _CONVERSIONS: tuple[tuple[Any, _Conversion], ...] = (
     (int, lambda cleaner, path, value, level: cleaner._integer(path, value)),
     (float, lambda cleaner, path, value, level: cleaner._float(path, value)),
     (Mapping, lambda cleaner, path, value, level: cleaner._mapping(path, value, level)),
+    (_Record, lambda cleaner, path, value, level: cleaner._mapping(path, _fields_of(value), level)),
     ((list, tuple), lambda cleaner, path, value, level: cleaner._list(path, value, level)),
     # Sets have no order of their own: sorted, equal sets have equal bytes.
     (

@@ -159,7 +159,10 @@ def mask_own_address(text: str, ip: str | None) -> str:
 
     Where it is unclear whether an address ends there (`10.0.0.5.1`, `2001:db8::1:80`) it is masked.
     """
-    if not ip or normalize_ip(ip) is None:  # none, or masked already: then the full one is not known here
+    # What has neither three dots nor two colons holds no address.
+    if not ip or (text.count(".") < 3 and text.count(":") < 2 and "%3" not in text):
+        return text
+    if normalize_ip(ip) is None:  # masked already: the full one is not known here
         return text
     address = _parse(ip)
     if isinstance(address, IPv6Address):

@@ -128,14 +128,9 @@ class AuditPipeline:
         """The entry that `given` makes, with who and where as bound here. Nothing is recorded yet."""
         actor = current_actor()
         own = {key: value for key, value in given.items() if key in FIELDS}
-        context = {key: value for key, value in given.items() if key not in FIELDS}
-        stated = own.get("context")
-        if isinstance(stated, Mapping):
-            context = {**stated, **context}
-        elif stated is not None:
-            context["context"] = stated
-        if actor.context:
-            context = {**actor.context, **context}
+        # What the call says wins over what is bound.
+        context = {**actor.context, **_stated(own.get("context"))}
+        context |= {key: value for key, value in given.items() if key not in FIELDS}
         own["context"] = context
         for name in ("user", "ip", "org"):
             if own.get(name) is None:
@@ -199,6 +194,18 @@ class AuditPipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _stated(context: Any) -> dict[str, Any]:
+    """The context that a call gave as such; what is no readable mapping stays one value of it."""
+    try:
+        if context is None:
+            return {}
+        if isinstance(context, Mapping):
+            return dict(context)
+    except Exception:  # noqa: BLE001 - the application's own mapping; what cannot be read is named when it is cleaned
+        return {"context": context}
+    return {"context": context}
 
 
 def _from_actor(actor: Actor, name: str, context: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ store has taken them. What it shipped is kept for a day, within a size, so that 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ import apsw
 
 from .errors import SettingsError, SpoolError, SpoolFull, SpoolMismatch
 from .event import AuditEvent, now_ms
+from .files import FileId, file_id, make_private
 from .forking import WAIT_S, abandon, prepare_for_forks
 
 __all__ = ["Quarantined", "Spool", "SpoolStatus"]
@@ -43,6 +45,8 @@ CREATE TABLE quarantine (
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
+
+_log = logging.getLogger("audit_pipeline.spool")
 
 _DURABILITY = {"disk": "FULL", "process": "NORMAL"}
 
@@ -87,13 +91,13 @@ class Spool:
         self._durability = durability
         self._lock = threading.Lock()
         self._db: apsw.Connection | None = None
+        self._file: FileId | None = None
         self._closed = False
         self._held = False
         self._changes = -1
         self.origin = ""
         """The name this spool gave itself when it was made."""
         prepare_for_forks(self)
-        self._create()
         with self._connection():
             pass
 
@@ -215,30 +219,25 @@ class Spool:
 
     # The file
 
-    def _create(self) -> None:
-        if self.path.exists():
-            return
-        if self._store is None:
-            raise SpoolError(f"{self.path}: there is no spool; check AUDIT_SPOOL")
-        try:
-            # SQLite gives its -wal and -shm files the mode of the database.
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        except OSError as error:
-            raise SpoolError(
-                f"{self.path}: the spool cannot be created: {error.strerror}; AUDIT_SPOOL names a file in a folder "
-                "that exists and can be written"
-            ) from error
-
     @contextmanager
     def _connection(self) -> Iterator[apsw.Connection]:
         with self._lock, self._translated():
+            if self._closed:
+                raise SpoolError(f"{self.path}: the pipeline is closed; open another one")
+            if self._db is not None and file_id(self.path) != self._file:
+                _log.error("%s: the spool was deleted or replaced; going on with what is there now", self.path)
+                # Closing it would delete the journal of whatever is at its path now.
+                abandon(self._db)
+                self._db = None
             if self._db is None:
-                if self._closed:
-                    raise SpoolError(f"{self.path}: the pipeline is closed; open another one")
                 self._db = self._open()
             yield self._db
 
     def _open(self) -> apsw.Connection:
+        if file_id(self.path) is None:
+            if self._store is None:
+                raise SpoolError(f"{self.path}: there is no spool; check AUDIT_SPOOL")
+            make_private(self.path)
         db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             db.set_busy_timeout(BUSY_MS)
@@ -257,6 +256,7 @@ class Spool:
         except BaseException:
             db.close()
             raise
+        self._file = file_id(self.path)
         return db
 
     def _is_spool(self, db: apsw.Connection) -> bool:
@@ -278,6 +278,11 @@ class Spool:
         """SQLite's errors as this package's."""
         try:
             yield
+        except OSError as error:
+            raise SpoolError(
+                f"{self.path}: the spool cannot be created: {error.strerror}; AUDIT_SPOOL names a file in a folder "
+                "that exists and can be written"
+            ) from error
         except apsw.FullError as error:
             raise SpoolFull(f"{self.path}: the disk is full; free some room") from error
         except apsw.NotADBError as error:

@@ -19,6 +19,7 @@ import apsw
 
 from ..errors import SettingsError, StoreError, StoreMismatch, StoreMissing, StoreUnavailable
 from ..event import AuditEvent
+from ..files import FileId, file_id, make_private
 from ..forking import WAIT_S, abandon, prepare_for_forks
 from ..privacy import network_key, network_range
 from ..query import SEARCH_FIELDS, Query, SortKey, Window, Word, search_texts, sort_key
@@ -75,6 +76,7 @@ class SQLiteStore(Store):
         self.spool_path: Path | None = path.with_name(f"{path.stem}.spool.db")
         self._freed = threading.Condition()
         self._idle: list[apsw.Connection] = []
+        self._file: FileId | None = None
         self._used = 0
         self._held = self._forking = False
         prepare_for_forks(self)
@@ -98,12 +100,8 @@ class SQLiteStore(Store):
     def setup(self) -> list[str]:
         """Create the file and its tables. See Store.setup."""
         with self._translated():
-            if not self.path.exists():
-                try:
-                    # SQLite gives its -wal and -shm files the mode of the database.
-                    os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-                except OSError as error:
-                    raise StoreUnavailable(f"{self.path}: cannot be created: {error.strerror}") from error
+            if self._file_id() is None:
+                make_private(self.path)
             with self._connection(installing=True) as db, _transaction(db, "IMMEDIATE"):
                 if _version(db, self.path) == VERSION:
                     return []
@@ -254,6 +252,12 @@ class SQLiteStore(Store):
     def _take(self, installing: bool = False) -> apsw.Connection:
         with self._freed:
             self._freed.wait_for(lambda: not self._forking)
+            file = self._file_id()
+            if file != self._file:
+                # Deleted, or replaced: what is open would be written where nobody looks. Closing it would delete the
+                # journal of whatever is at its path now.
+                abandon(self._idle)
+                self._idle, self._file = [], file
             self._used += 1
             if self._idle:
                 return self._idle.pop()
@@ -272,7 +276,7 @@ class SQLiteStore(Store):
             self._freed.notify_all()
 
     def _open(self, installing: bool = False) -> apsw.Connection:
-        if not self.path.exists():
+        if self._file_id() is None:
             raise StoreMissing(
                 f"{self.path}: there is no audit store yet; check the path, or create one with `audit-pipeline setup`"
             )
@@ -289,11 +293,17 @@ class SQLiteStore(Store):
             raise
         return db
 
+    def _file_id(self) -> FileId | None:
+        with self._translated():
+            return file_id(self.path)
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """SQLite's errors as this package's."""
         try:
             yield
+        except OSError as error:
+            raise StoreUnavailable(f"{self.path}: cannot be used: {error.strerror}") from error
         except apsw.NotADBError as error:
             raise StoreMismatch(f"{self.path}: is no SQLite database; choose another path") from error
         except apsw.BusyError as error:

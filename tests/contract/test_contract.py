@@ -167,6 +167,16 @@ def test_a_snapshot_is_of_one_moment(store: Store) -> None:
     assert store.search(ALL, Window(1)).total == 31
 
 
+def test_a_snapshots_total_is_that_of_its_rows(store: Store) -> None:
+    """While others write, each snapshot has as many rows as it says."""
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(lambda: [store.append([entry()]) for _ in range(300)])
+        while not writing.done():
+            with closing(store.snapshot(ALL, 10_000)) as snapshot:
+                assert sum(len(batch) for batch in snapshot.batches(50)) == snapshot.total
+        writing.result()
+
+
 def test_many_threads_append_and_search_at_once(store: Store) -> None:
     """A store serves all threads: nothing is lost, and no total is older than the entries beside it."""
 

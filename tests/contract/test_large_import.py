@@ -16,7 +16,8 @@ from .plain_csv import main as plain_csv
 
 LINES = 200_000
 DETAILS = (
-    "DKIM enabled", 'quoted "twice"', "a,b,c", "two\r\nlines", "=1+1", "+49 30", "-2", "@SUM(A1)", "\tindented", "＝１", "",
+    "DKIM enabled", 'quoted "twice"', "a,b,c", "two\r\nlines", "=1+1", "+49 30", "-2", "@SUM(A1)", "\tindented", "＝１",
+    "",
     "Ünïcödé", "株式会社", "שלום", "👍 fine", " =not first", "login from {ip}", "'quoted",
 )  # fmt: skip
 

@@ -15,7 +15,7 @@ from audit_pipeline.stores import store_names
 
 ROOT = Path(__file__).parent.parent.parent
 LAYERS = (
-    ("errors", "forking"),
+    ("errors", "files", "forking"),
     ("event",),
     ("actions", "privacy"),
     ("query",),

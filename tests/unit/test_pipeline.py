@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -382,7 +382,12 @@ def test_another_shipper_takes_over_when_one_is_killed(url: str) -> None:
 
 
 def _in_child(audit: AuditPipeline, number: int) -> None:
+    # Nothing of the parent's is open here, and nothing of its threads runs.
+    if sys.platform == "linux":
+        open_files = {os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")}
+        assert not [file for file in open_files if "audit.db" in file or "audit.spool.db" in file]
     ids = {audit.record("domain.created", target=f"child {number}") for _ in range(10)}
+    assert "audit-shipper" in {thread.name for thread in threading.enumerate()}
     assert audit.flush(10)
     assert len(ids) == 10
 
@@ -495,6 +500,37 @@ def test_a_wrong_store_url_is_one_clear_line(wrong: str, said: str) -> None:
         AuditPipeline.open(wrong)
     assert "\n" not in str(error.value)
     assert "AUDIT_STORE_URL" in str(error.value)
+
+
+def test_a_deleted_store_is_noticed(audit: AuditPipeline, tmp_path: Path) -> None:
+    """After the store's file was deleted, entries go into a new one, not into a file that nobody sees."""
+    audit.record("domain.created", target="first")
+    assert audit.flush()
+    for file in tmp_path.glob("audit.db*"):
+        file.unlink()
+    audit.record("domain.created", target="second")
+    assert audit.flush()
+    with closing(open_store(f"sqlite:///{tmp_path / 'audit.db'}")) as fresh:
+        assert [event.target for event in stored(fresh)] == ["second"]
+
+
+def test_a_context_that_cannot_be_read_loses_no_entry(audit: AuditPipeline) -> None:
+    """An application's own mapping that raises is named in the problems."""
+
+    class Broken(Mapping[str, Any]):
+        def __getitem__(self, key: str) -> Any:
+            raise RuntimeError
+
+        def __iter__(self) -> Iterator[str]:
+            raise RuntimeError
+
+        def __len__(self) -> int:
+            return 1
+
+    audit.record("domain.created", context=Broken(), target="x")
+    event = only(audit)
+    assert event.target == "x"
+    assert any("could not be read (RuntimeError)" in problem for problem in event.problems)
 
 
 def test_store_and_spool_may_be_moved_together(tmp_path: Path) -> None:

@@ -76,14 +76,15 @@ def test_the_sequence_has_no_gaps_whatever_is_trimmed(path: Path, monkeypatch: p
     """Trimming deletes what was shipped long ago, never what was not, and the numbering goes on."""
     monkeypatch.setattr(spool_module, "KEEP_MS", -1000)
     spool = Spool(path, "store")
-    spool.append([entry() for _ in range(4)])
+    spool.append([entry() for _ in range(5)])
     spool.mark_shipped(3)
     assert spool.trim() == 3
-    assert [event.sequence for event in spool.pending()] == [4]
-    spool.mark_shipped(4)
+    assert [event.sequence for event in spool.pending()] == [4, 5]
+    spool.mark_shipped(5)
+    assert spool.trim() == 1
     assert spool.trim() == 0
-    assert spool.append([entry()]) == 5
-    assert (spool.status().accepted, spool.status().pending) == (5, 1)
+    assert spool.append([entry()]) == 6
+    assert (spool.status().accepted, spool.status().pending) == (6, 1)
     spool.close()
 
 
@@ -159,6 +160,38 @@ def test_a_closed_spool_says_so(path: Path) -> None:
     spool.close()
     with pytest.raises(SpoolError, match="closed"):
         spool.append([entry()])
+
+
+def test_a_deleted_spool_is_noticed(path: Path) -> None:
+    """After its file was deleted or replaced, a spool goes on with what is there now, not with a file nobody sees."""
+    spool = Spool(path, "store")
+    spool.append([entry("first")])
+    for file in path.parent.iterdir():
+        file.unlink()
+    spool.append([entry("second")])
+    fresh = Spool(path, "store")
+    assert [event.target for event in fresh.pending()] == ["second"]
+    spool.close()
+    fresh.close()
+
+
+def test_a_folder_that_may_not_be_entered_is_one_clear_line(tmp_path: Path) -> None:
+    """Without the right to look into its folder, a spool says so, as for each other fault."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o700)
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setresuid(65534, 65534, 65534)
+            else:
+                folder.chmod(0)
+            Spool(folder / "audit.spool.db", "store")
+        except SpoolError as error:
+            os._exit(0 if "cannot be created: Permission denied" in str(error) else 3)
+        finally:
+            os._exit(4)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_durability_is_one_of_two(path: Path) -> None:
