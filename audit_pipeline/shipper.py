@@ -12,9 +12,11 @@ import os
 import random
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import AuditError, SpoolError
+from .event import AuditEvent
 from .forking import prepare_for_forks
 from .spool import Quarantined, Spool
 from .stores import Store
@@ -27,6 +29,10 @@ TAKEOVER_S = 0.2
 """How often a waiting shipper asks for the lock, in seconds."""
 RETRY_S = (0.1, 5.0)
 """The first and the longest pause before a store is tried again, in seconds."""
+BATCH = 1000
+"""Entries in a batch, at the most."""
+TRIES = 3
+"""How often a store may break down over a batch, and then over a single entry, before something else is tried."""
 TRIM_S = 60.0
 """How often what was shipped is trimmed, in seconds."""
 
@@ -73,6 +79,7 @@ class Shipper:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._trimmed = 0.0
+        self._broke = 0
         self.trouble: Exception | None = None
         """Why nothing is shipped at the moment; None while all is well."""
         prepare_for_forks(self)
@@ -147,18 +154,35 @@ class Shipper:
             spool.close()
 
     def _ship_batch(self, spool: Spool) -> int:
-        events = spool.pending()
+        # After a store broke down several times, entries go one by one: then it shows which of them it is.
+        events = spool.pending(limit=1 if self._broke >= TRIES else BATCH)
         if events:
-            refusals = self._store.append(events)
-            for refusal in refusals:
-                _log.warning("entry %s is in quarantine: %s", refusal.event.id, refusal.reason)
-            spool.mark_shipped(
-                events[-1].sequence, [Quarantined(refusal.event, refusal.reason) for refusal in refusals]
-            )
+            refused = self._append(events)
+            for one in refused:
+                _log.warning("entry %s is in quarantine: %s", one.event.id, one.reason)
+            spool.mark_shipped(events[-1].sequence, refused)
         if self.trouble is not None:
             _log.warning("shipping again after: %s", self.trouble)
             self.trouble = None
         return len(events)
+
+    def _append(self, events: Sequence[AuditEvent]) -> list[Quarantined]:
+        """The entries that the store will never take. Raises what the store raises, while trying again may help."""
+        try:
+            refusals = self._store.append(events)
+        except AuditError:
+            raise
+        except Exception as error:
+            # Not one of the errors that a store may raise: a fault of its own, perhaps over one entry.
+            self._broke += 1
+            if len(events) > 1 or self._broke < 2 * TRIES:
+                raise
+            self._broke = 0
+            _log.exception("the store breaks down over entry %s", events[0].id)
+            return [Quarantined(events[0], f"the store breaks down over it ({type(error).__name__})")]
+        if len(events) > 1:
+            self._broke = 0
+        return [Quarantined(refusal.event, refusal.reason) for refusal in refusals]
 
     def _report(self, error: Exception) -> None:
         if repr(error) != repr(self.trouble):

@@ -28,6 +28,7 @@ from audit_pipeline import (
     UnknownAction,
     bind_actor,
 )
+from audit_pipeline.actions import catalogue
 from audit_pipeline.event import AuditEvent
 from audit_pipeline.query import Query, Window
 from audit_pipeline.shipper import Shipper, ShipperLock
@@ -295,6 +296,24 @@ def test_the_shipper_survives_whatever_a_store_does(caplog: pytest.LogCaptureFix
     assert "nothing is shipped at the moment: down" in caplog.text
     assert "a bug" in caplog.text
     assert "shipping again" in caplog.text
+
+
+def test_an_entry_that_breaks_the_store_does_not_block_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a store breaks down over one entry each time, that one goes to quarantine alone; the others arrive."""
+    monkeypatch.setattr("audit_pipeline.shipper.RETRY_S", (0.01, 0.02))
+
+    class Picky(MemoryStore):
+        def append(self, events: Any) -> list[Refusal]:
+            if any(event.target == "poison" for event in events):
+                raise ZeroDivisionError
+            return super().append(events)
+
+    with AuditPipeline.open(Picky()) as audit:
+        audit.accept([audit.prepare(catalogue["domain.created"], {"target": name}) for name in ("a", "poison", "b")])
+        assert audit.flush(10)
+        assert {event.target for event in stored(audit.store)} == {"a", "b"}
+        (one,) = audit.spool.quarantined()
+        assert (one.event.target, one.reason) == ("poison", "the store breaks down over it (ZeroDivisionError)")
 
 
 def test_entries_are_shipped_in_order() -> None:
