@@ -85,6 +85,11 @@ def create_app(settings: Settings | None = None, pipeline: AuditPipeline | None 
     app.add_api_route(
         "/", lambda: FileResponse(str(viewer / "index.html")), include_in_schema=False, response_class=FileResponse
     )
+    if tokens.run_key is not None:
+        logging.getLogger("audit_pipeline.keys").warning(
+            "no keys are set: only this machine is answered, and only `audit-pipeline serve` prints a token that is "
+            "good; set AUDIT_JWT_SECRET, AUDIT_JWKS_URL or AUDIT_JWKS_FILE"
+        )
     app.add_middleware(_Edge, settings=settings, loopback_only=tokens.run_key is not None)
     return app
 

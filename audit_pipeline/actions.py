@@ -101,6 +101,8 @@ class Catalogue:
 
     def unknown(self, action_id: object) -> str:
         """One sentence that says that there is no such action, and what to do."""
+        if action_id is None:
+            return "no action is given; `audit-pipeline actions` lists all"
         # Imported here: a large module, for a rare sentence.
         from difflib import get_close_matches
 

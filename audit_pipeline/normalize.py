@@ -65,6 +65,7 @@ MAX_PROBLEM = 500
 MISSING = ("user: none given", "ip: none given")
 """Problems that are said, but that no caller is refused for: some entries have no user or address."""
 
+_FAILED = ("failed", "failure", "fail", "error", "false", "denied")
 _ZONE = re.compile(r"%[A-Za-z0-9._~-]{1,64}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -113,6 +114,8 @@ def build_event(
     if isinstance(stated, str) and stated in ("success", "failure"):
         outcome = stated
     elif stated is not None and (stated or not isinstance(stated, str)):
+        if stated is False or (isinstance(stated, str) and stated.casefold() in _FAILED):
+            outcome = "failure"  # what did not succeed must not read as done
         problems.append(f"outcome: allowed are success and failure; taken as {outcome}")
         kept["given_outcome"] = stated
 

@@ -2,8 +2,7 @@
 
 ```python
 def test_deleting_a_domain_is_audited(client):
-    with audit_log() as log:
-        app.state.audit = log.pipeline
+    with audit_log(audit) as log:  # the pipeline that the application opened
         client.delete("/domains/example.com")
     log.assert_recorded("domain.deleted", target="example.com", user="alice@example.com")
 ```
@@ -76,18 +75,26 @@ def _value(event: AuditEvent, name: str) -> Any:
 
 
 @contextmanager
-def audit_log(on_invalid: str = "raise") -> Iterator[AuditLog]:
-    """A pipeline of its own for a test, with nothing else in it; ends with `no_unaudited_requests`.
+def audit_log(pipeline: AuditPipeline | None = None, *, on_invalid: str = "raise") -> Iterator[AuditLog]:
+    """The entries of a test, with nothing else among them; ends with `no_unaudited_requests`.
 
-    Invalid entries raise InvalidEvent, so that a test sees them.
+    With the application's `pipeline`, what it takes meanwhile, through structlog or `record`, comes here and not into
+    its own spool. Without one, hand `log.pipeline` to the application. Invalid entries raise InvalidEvent, so that a
+    test sees them.
     """
     # Settings of its own: a test must not write into the spool that the environment names.
     settings = Settings(store_url="memory://")
     log = AuditLog(AuditPipeline.open(settings=settings, on_invalid=on_invalid, ship=False))
+    redirected = {"prepare": log.pipeline.prepare, "accept": log.pipeline.accept}
+    if pipeline is not None:
+        vars(pipeline).update(redirected)
     try:
         with no_unaudited_requests():
             yield log
     finally:
+        if pipeline is not None:
+            for name in redirected:
+                del vars(pipeline)[name]
         log.close()
 
 

@@ -49,7 +49,8 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(FAILED)
     except OSError as error:
-        _fail(error, FAILED)
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(OSError(f"{where}{error.strerror or error}"), FAILED)
     sys.exit(status if isinstance(status, int) else 0)
 
 

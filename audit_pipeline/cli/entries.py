@@ -56,7 +56,7 @@ AHEAD = 20_000
 @click.option("--detail", help="What else there is to say.")
 @click.option("--user", help="Who acted.")
 @click.option("--ip", help="From where.")
-@click.option("--outcome", help="success or failure. [default: the action's]")
+@click.option("--outcome", type=click.Choice(("success", "failure")), help="[default: the action's]")
 @click.option("--timestamp", help="When, if not now: RFC 3339.")
 @click.option("--id", help="A UUIDv7: the same id is the same entry, for ever.")
 @click.option("--org", help="The organisation. [default: default]")
@@ -253,9 +253,15 @@ class _Signer:
 
 def _table(items: list[dict[str, Any]]) -> list[str]:
     columns = ("timestamp", "label", "target", "detail", "user", "ip")
-    rows = [[_printable(item[column])[:60] for column in columns] for item in items]
+    # A label says what was done; where it was only tried, that has to be seen.
+    tried = [item | {"label": f"{item['label']} [failed]"} if _only_tried(item) else item for item in items]
+    rows = [[_printable(item[column])[:60] for column in columns] for item in tried]
     widths = [max((len(row[place]) for row in rows), default=0) for place in range(len(columns))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _only_tried(item: dict[str, Any]) -> bool:
+    return item["outcome"] == "failure" and "fail" not in item["label"].lower()
 
 
 def _printable(text: str) -> str:

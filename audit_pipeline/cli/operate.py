@@ -35,6 +35,8 @@ __all__ = ["COMMANDS"]
 
 ENDING = frozenset((signal.SIGINT, signal.SIGTERM))
 """The signals that end `ship`."""
+SCOPES = ("audit:read", "audit:export", "audit:write", "audit:metrics")
+"""What a token can allow."""
 STUCK_MS = 60_000
 """An entry that waited longer in the spool means that nothing ships it."""
 
@@ -72,14 +74,17 @@ def ship(store: str | None, spool: str | None) -> int:
 
 @click.command()
 @click.option("--scope", default="audit:read audit:export", show_default=True, help="What it allows, with spaces.")
-@click.option("--plan", default="business", show_default=True, help="The plan it says.")
+@click.option("--plan", help="The plan it says. [default: the first of AUDIT_ENTITLED_PLANS]")
 @click.option("--org", default="default", show_default=True, help="The organisation.")
 @click.option("--sub", default="operator", show_default=True, help="Whom it speaks for.")
 @click.option("--ttl", default=3600, show_default=True, type=click.IntRange(1, 366 * 86_400), help="Seconds.")
 @click.option("--store", hidden=True)
 @click.option("--spool", hidden=True)
-def token(scope: str, plan: str, org: str, sub: str, ttl: int, store: str | None, spool: str | None) -> int:
+def token(scope: str, plan: str | None, org: str, sub: str, ttl: int, store: str | None, spool: str | None) -> int:
     """Print a bearer token, signed with AUDIT_JWT_SECRET."""
+    for name in scope.split():
+        if name not in SCOPES:
+            raise click.BadParameter(f"{name!r} is no scope; allowed are {', '.join(SCOPES)}", param_hint="--scope")
     settings = settings_of(store, spool)
     if not settings.jwt_secret:
         raise SettingsError(
@@ -95,7 +100,7 @@ def token(scope: str, plan: str, org: str, sub: str, ttl: int, store: str | None
             settings.jwt_secret,
             sub=sub,
             scope=scope,
-            plan=plan or None,
+            plan=plan or next(iter(settings.entitled_plans), None),
             org=org,
             ttl=ttl,
             issuer=settings.jwt_issuer,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from ..actions import load_catalogue_file
-from ..errors import InvalidQuery
+from ..errors import InvalidQuery, SettingsError
 from ..processor import AuditPipeline
 from ..query import FILTERS, Query, parse_query
 from ..settings import Settings
@@ -94,7 +94,15 @@ def opened_store(settings: Settings) -> Iterator[Store]:
 
 @contextmanager
 def opened_pipeline(settings: Settings, *, wait: float = 5.0, ship: bool = True) -> Iterator[AuditPipeline]:
-    """A pipeline, closed at the end; `wait` bounds how long that ships what is left, in seconds."""
+    """A pipeline, closed at the end; `wait` bounds how long that ships what is left, in seconds.
+
+    Raises SettingsError for a store that would end with this command.
+    """
+    if not open_store(settings.store_url).lasting:
+        raise SettingsError(
+            "AUDIT_STORE_URL: this store ends with the command, and the entry with it; name one that lasts, such as "
+            "sqlite:////var/lib/audit/audit.db"
+        )
     pipeline = AuditPipeline.open(settings=settings, ship=ship)
     try:
         yield pipeline

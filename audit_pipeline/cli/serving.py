@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import sys
@@ -84,7 +85,9 @@ def _listen(host: str, port: int, otherwise_any: bool = False) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        # At once: until it listens, another process may bind the same port too.
         listening.bind((host, port))
+        listening.listen(128)
     except OSError as error:
         if not otherwise_any:
             listening.close()
@@ -92,7 +95,8 @@ def _listen(host: str, port: int, otherwise_any: bool = False) -> socket.socket:
                 f"--host {host} --port {port}: cannot listen there ({error.strerror}); choose others, --port 0 takes "
                 "a free one"
             ) from error
-        listening.bind((host, 0))
+        listening.close()
+        return _listen(host, 0)
     listening.set_inheritable(True)
     return listening
 
@@ -111,6 +115,8 @@ def _serve(settings: Settings, host: str, listening: socket.socket) -> None:
         )
     # Ends the `with` blocks that this runs in; uvicorn's own handler, which stops it first, raises the signal again.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(DONE))
+    # That a key was made for this run needs no warning here: the link with its token is printed.
+    logging.getLogger("audit_pipeline.keys").setLevel(logging.ERROR)
     app = create_app(settings)
     key = app.state.audit.tokens.run_key
     link = f"http://{_shown(host)}:{listening.getsockname()[1]}/"
@@ -134,7 +140,6 @@ def _serve(settings: Settings, host: str, listening: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    listening.listen(128)
     for notice in _notices(settings, host):
         click.echo(f"audit-pipeline: {notice}", err=True)
     click.echo(link)
@@ -145,6 +150,8 @@ def _notices(settings: Settings, host: str) -> Iterator[str]:
     """What whoever starts the server should know."""
     if settings.jwt_secret is not None and len(settings.jwt_secret.encode()) < SHORTEST_SECRET:
         yield SHORT_SECRET
+    if settings.jwt_secret or settings.jwks_url or settings.jwks_file:
+        yield "the page asks for a bearer token; `audit-pipeline token` prints one, with AUDIT_JWT_SECRET"
     if not _is_loopback(host) and settings.allowed_hosts == LOOPBACK_HOSTS:
         yield f"only the host names {', '.join(LOOPBACK_HOSTS)} are answered: AUDIT_ALLOWED_HOSTS takes others"
 

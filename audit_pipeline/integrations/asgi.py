@@ -113,7 +113,8 @@ def client_ip(scope: Scope, trusted: Networks) -> str | None:
     proxy passed on nonsense; None where the connection has none.
     """
     client = scope.get("client")
-    address = str(client[0]) if client and client[0] else None
+    # Unix sockets and test clients have a peer, but no address.
+    address = normalize_ip(str(client[0])) if client and client[0] else None
     if address is None or not _among(address, trusted):
         return address
     lines = [value for name, value in scope["headers"] if name.lower() == b"x-forwarded-for"]

@@ -19,7 +19,7 @@ import httpx
 import orjson
 import pytest
 
-from audit_pipeline import AuditPipeline
+from audit_pipeline import AuditPipeline, SettingsError
 from audit_pipeline.cli import main
 from audit_pipeline.cli.serving import _listen
 
@@ -153,7 +153,10 @@ def test_serve_with_a_secret(start: Any, run: Run, monkeypatch: pytest.MonkeyPat
     server.send_signal(signal.SIGTERM)
     _, err = server.communicate(timeout=20)
     assert server.returncode == 0
-    assert err == "audit-pipeline: AUDIT_JWT_SECRET has fewer than 32 bytes: tokens could be forged by trying\n"
+    assert [line.partition(": ")[2][:40] for line in err.splitlines()] == [
+        "AUDIT_JWT_SECRET has fewer than 32 bytes",
+        "the page asks for a bearer token; `audit",
+    ]
 
 
 def test_serve_refuses_the_world_without_keys(place: Path) -> None:
@@ -717,3 +720,34 @@ def test_small_answers_are_not_held_back() -> None:
     """The socket names its protocol, without which asyncio leaves Nagle's algorithm on: 40 ms for each answer."""
     with _listen("127.0.0.1", 0) as listening:
         assert listening.proto == socket.IPPROTO_TCP
+
+
+def test_two_servers_cannot_take_one_port() -> None:
+    """The port is taken from the moment it is chosen: the demo takes another one, a server says so."""
+    with _listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(SettingsError, match="cannot listen there"):
+            _listen("127.0.0.1", port)
+        with _listen("127.0.0.1", port, otherwise_any=True) as second:
+            assert second.getsockname()[1] != port
+
+
+def test_a_store_that_ends_with_the_command_is_refused(run: Run) -> None:
+    """`emit` into memory would lose the entry while it says that it is kept."""
+    done = run("emit", "domain.created", "--store", "memory://")
+    assert (done.status, done.out) == (2, "")
+    assert "ends with the command" in done.err
+
+
+def test_search_marks_what_was_only_tried(run: Run) -> None:
+    """A label says what was done; an entry that failed must not read so."""
+    run("emit", "domain.deleted", "--outcome", "failure", "--target", "kept.example")
+    assert "Domain deleted [failed]" in run("search").out
+
+
+def test_a_token_takes_known_scopes_only(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt scope is refused, and the plan is by default one that is entitled."""
+    monkeypatch.setenv("AUDIT_JWT_SECRET", "x" * 32)
+    done = run("token", "--scope", "audit:raed")
+    assert done.status == 2
+    assert "audit:read" in done.err

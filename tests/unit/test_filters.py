@@ -86,7 +86,7 @@ def test_each_filter_is_read(given: dict[str, Any], field: str, value: Any) -> N
         ({"q": "a" * 257}, "has 257 characters; allowed are 256"),
         ({"q": "a " * 17}, "has 17 words; allowed are 16"),
         ({"action": "domain.create"}, "no such action: did you mean domain.created"),
-        ({"action": "x" * 100_000}, "no such action: GET /v1/actions lists all"),
+        ({"action": "x" * 100_000}, "no such action: `audit-pipeline actions` and GET /v1/actions list all"),
         ({"action": "Domain created"}, "no such action"),
         ({"category": "domain"}, "no such category: did you mean domains"),
         ({"tz": "Mars/Olympus"}, "no such time zone; allowed are IANA names"),

@@ -168,7 +168,7 @@ def test_a_byte_order_mark_and_blank_lines_are_passed_over(pipeline: AuditPipeli
         (b"[]", "is no JSON object"),
         (b"null", "is no JSON object"),
         (b'"text"', "is no JSON object"),
-        (b"{}", "unknown action None"),
+        (b"{}", "no action is given"),
         ({**LINE, "action": "domain.create"}, "unknown action 'domain.create': did you mean domain.created"),
         ({**LINE, "action": 7}, "unknown action 7"),
         ({**LINE, "action": ["domain.created"]}, "unknown action"),

@@ -662,7 +662,7 @@ def test_a_naive_timestamp_is_taken_as_utc(value: Any) -> None:
     assert event.timestamp == NOW // 1000 * 1000
 
 
-@pytest.mark.parametrize("outcome", ["maybe", "SUCCESS", 7, False, ["success"], lambda: OddText("odd"), b"success"])
+@pytest.mark.parametrize("outcome", ["maybe", "SUCCESS", 7, ["success"], lambda: OddText("odd"), b"success"])
 def test_a_wrong_outcome_is_replaced(outcome: Any) -> None:
     """The action's usual outcome stands for it; the given value is in the context."""
     event = made("outcome: allowed are success and failure; taken as success", outcome=real(outcome))
@@ -779,3 +779,11 @@ def test_records_are_mappings_so_that_their_secrets_are_redacted() -> None:
         "account": {"name": "alice", "password": "[redacted]"},
         "login": {"user": "bob", "token": "[redacted]"},
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"), [("failed", "failure"), (False, "failure"), ("Failure", "failure"), ("maybe", "success")]
+)
+def test_what_did_not_succeed_does_not_read_as_done(given: Any, taken: str) -> None:
+    """An outcome that is not allowed, but says failure, is taken as one; each is a problem."""
+    assert made(f"outcome: allowed are success and failure; taken as {taken}", outcome=given).outcome == taken

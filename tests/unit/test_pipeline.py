@@ -240,7 +240,7 @@ def test_opening_contacts_no_store(tmp_path: Path) -> None:
         folder.mkdir()
         assert audit.flush(10)
         assert len(stored(audit.store)) == 1
-        assert audit.shipper.trouble is None
+        eventually(lambda: audit.shipper is not None and audit.shipper.trouble is None)
 
 
 def test_close_is_bounded_and_loses_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from audit_pipeline import AuditMiddleware, InvalidEvent
+from audit_pipeline import AuditMiddleware, AuditPipeline, InvalidEvent
 from audit_pipeline.testing import audit_log, no_unaudited_requests
 
 
@@ -106,3 +106,17 @@ def test_an_error_inside_is_not_hidden() -> None:
         raise ZeroDivisionError(_post("/domains/a"))
     with no_unaudited_requests():
         pass
+
+
+def test_an_applications_own_pipeline_is_redirected(tmp_path: Path) -> None:
+    """What an application's pipeline takes during a test comes to the test, and not into its own spool."""
+    with AuditPipeline.open(f"sqlite:///{tmp_path / 'audit.db'}", ship=False) as audit:
+        log = structlog.wrap_logger(structlog.ReturnLogger(), processors=[audit.processor, lambda *given: given[2]])
+        with audit_log(audit) as entries:
+            log.info("domain.created", target="example.com")
+            with pytest.raises(InvalidEvent):
+                log.info("domain.created", ip="nonsense")
+        entries.assert_recorded("domain.created", target="example.com")
+        assert audit.status().accepted == 0
+        log.info("domain.deleted", ip="nonsense")
+        assert audit.status().accepted == 1
