@@ -11,6 +11,7 @@ from typing import Any
 import jwt
 
 from audit_pipeline.errors import SettingsError
+from audit_pipeline.normalize import MAX_ORG
 from audit_pipeline.settings import Settings
 
 from .problems import Problem
@@ -83,7 +84,9 @@ class TokenVerifier:
             sub, scopes = claims["sub"], claims.get("scope", "")
             plan, org = claims.get("plan"), claims.get("org", "default")
             texts = isinstance(sub, str) and isinstance(scopes, str) and isinstance(org, str)
-            if not (texts and sub and org and isinstance(plan, str | None)):
+            # A name that would be cut, or changed, on its way in could be taken for another organisation's.
+            named = texts and 0 < len(org) <= MAX_ORG and org == org.encode(errors="replace").decode()
+            if not (named and sub and isinstance(plan, str | None)):
                 raise jwt.InvalidTokenError("claims of the wrong kind")
             return Caller(sub, org, frozenset(scopes.split()), plan, int(claims["exp"]))
         except (jwt.PyJWKClientConnectionError, OSError):

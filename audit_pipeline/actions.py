@@ -74,8 +74,10 @@ class Catalogue:
             raise ValueError(f"tone {action.tone!r}: allowed are {', '.join(TONES)}")
         if action.outcome not in ("success", "failure"):
             raise ValueError(f"outcome {action.outcome!r}: allowed are success, failure")
-        if not (isinstance(action.label, str) and action.label.strip()):
-            raise ValueError(f"label of {action.id}: a label that people can read is needed")
+        for label in (action.label, action.category if category_label is None else category_label):
+            # Lone surrogates are no text: an entry with such a label could not be written.
+            if not (isinstance(label, str) and label.strip() and label == label.encode(errors="replace").decode()):
+                raise ValueError(f"label of {action.id}: a label that people can read is needed")
         if action.id in self._actions:
             label = self._actions[action.id].label
             raise DuplicateAction(f"action {action.id} is declared already, as {label!r}: choose another id")

@@ -86,7 +86,7 @@ class IdFactory:
     """Makes UUIDv7s that rise within one millisecond (RFC 9562, section 6.2, method 2). Safe to share by threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may record in the middle of a call
         self._time = -1
         self._tail = 0
         prepare_for_forks(self)
@@ -111,7 +111,7 @@ class IdFactory:
 
     def after_fork_in_child(self) -> None:
         """Go on with other ids than the parent's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._time = -1
 
 

@@ -16,6 +16,7 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import islice
 from pathlib import PurePath
@@ -55,7 +56,7 @@ MAX_VALUES = 50_000
 """Values in a context that are looked at (a long text counts as several): a log call ends in bounded time."""
 LONG_TEXT = 100
 """Characters of text that count as one more value."""
-MAX_LOOKED_AT = 4 * 2**20
+MAX_LOOKED_AT = 2**21
 """Characters of a text that are looked at. Its own address is masked in all of them before the text is cut or measured:
 neither the cut nor the size that is said depends on the masked part."""
 MAX_PROBLEMS = 20
@@ -113,7 +114,7 @@ def build_event(
     outcome, stated = action.outcome, given["outcome"]
     if isinstance(stated, str) and stated in ("success", "failure"):
         outcome = stated
-    elif stated is not None and (stated or not isinstance(stated, str)):
+    elif stated is not None and not (isinstance(stated, str) and not stated):
         if stated is False or (isinstance(stated, str) and stated.casefold() in _FAILED):
             outcome = "failure"  # what did not succeed must not read as done
         problems.append(f"outcome: allowed are success and failure; taken as {outcome}")
@@ -124,7 +125,7 @@ def build_event(
     target = cleaner.short("target", given["target"], MAX_SHORT)
     detail = cleaner.detail(given["detail"])
     user = cleaner.short("user", given["user"], MAX_SHORT)
-    org = cleaner.short("org", given["org"], MAX_ORG) or "default"
+    org = cleaner.org(given["org"])
     context = cleaner.context(given["context"], kept)
     return AuditEvent(
         id=event_id,
@@ -242,6 +243,7 @@ class _Cleaner:
         self._values = 0
         self._removed = 0
         self._unmeasured = False
+        self._numbers: dict[str, int] = {}
 
     # Texts
 
@@ -254,6 +256,18 @@ class _Cleaner:
             return text
         self._problems.append(f"{name}: cut from {self._size(len(text))} characters to {limit:,}")
         return text[:limit]
+
+    def org(self, value: Any) -> str:
+        """The name of an organisation: never masked, and cut so that two names stay two, or it would be another's."""
+        address, self._address = self._address, None
+        text = self._field("org", value)
+        self._address = address
+        if _CONTROL.search(text):
+            self._problems.append("org: has control characters")
+        if len(text) > MAX_ORG:
+            self._problems.append(f"org: cut from {self._size(len(text))} characters to {MAX_ORG}")
+            text = f"{text[: MAX_ORG - 33]}~{sha256(text.encode()).hexdigest()[:32]}"
+        return text or "default"
 
     def detail(self, value: Any) -> str:
         """A text of at most MAX_DETAIL bytes of UTF-8."""
@@ -310,7 +324,7 @@ class _Cleaner:
         if not isinstance(cleaned, dict):
             cleaned = {"context": cleaned}
         for name, item in kept.items():
-            cleaned[_free(name, cleaned)] = self._value(name, item, 2)
+            cleaned[self._free(name, cleaned)] = self._value(name, item, 2)
         # These two come before the problems of single values, of which there may be very many.
         fitting = self._fit(cleaned, first)
         if self._values > MAX_VALUES:
@@ -369,12 +383,20 @@ class _Cleaner:
             key = self._key(path, given_key)
             if key in cleaned:
                 self._problems.append(f"{path}.{key}: the same key twice; the later one is numbered")
-            key = _free(key, cleaned)
+            key = self._free(key, cleaned)
             if is_secret_key(key) and item is not None and item is not True and item is not False:
                 cleaned[key] = REDACTED
             else:
                 cleaned[key] = self._value(key if level == 1 else f"{path}.{key}", item, level + 1)
         return cleaned
+
+    def _free(self, key: str, taken: Mapping[str, Any]) -> str:
+        """The key, numbered where it is taken; each key's numbers go on rising, so that many alike cost little."""
+        free = key
+        while free in taken:
+            self._numbers[key] = self._numbers.get(key, 1) + 1
+            free = f"{key}~{self._numbers[key]}"
+        return free
 
     def _key(self, path: str, key: Any) -> str:
         key = _characters(key) if isinstance(key, str) else self._value(f"a key of {path}", key, MAX_LEVELS)
@@ -432,14 +454,6 @@ class _Cleaner:
 def _is_large(item: tuple[Any, Any]) -> bool:
     kind = type(item[1])
     return len(item[1]) > LONG_TEXT if kind is str else kind not in (int, float, bool, type(None))
-
-
-def _free(key: str, taken: Mapping[str, Any]) -> str:
-    number, free = 2, key
-    while free in taken:
-        free = f"{key}~{number}"
-        number += 1
-    return free
 
 
 def _cut_json_text(text: str, room: int) -> str:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping, MutableMapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +21,7 @@ from .actions import Action, catalogue, load_catalogue_file
 from .context import Actor, count_entries, current_actor
 from .errors import AuditError, InvalidEvent
 from .event import AuditEvent, IdFactory
-from .normalize import FIELDS, build_event, refusable
+from .normalize import FIELDS, MAX_VALUES, build_event, refusable
 from .settings import Settings, one_of, spool_path
 from .shipper import Shipper
 from .spool import Spool, SpoolStatus
@@ -51,10 +54,11 @@ class AuditPipeline:
         self._masks = one_of("ip_storage", ip_storage, ("full", "masked")) == "masked"
         self._ids = IdFactory()
         self._last = 0
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
+        self._process = os.getpid()
         if self.shipper is not None:
             self.shipper.start()
-        atexit.register(self.close, 1.0)
+        atexit.register(self._at_exit)
 
     @classmethod
     def open(
@@ -84,8 +88,8 @@ class AuditPipeline:
         if opened.lasting or settings.spool is not None:
             path = spool_path(settings, opened)
         else:
-            folder = tempfile.TemporaryDirectory(prefix="audit-pipeline-")
-            path = Path(folder.name) / "memory.spool.db"
+            folder = Path(tempfile.mkdtemp(prefix="audit-pipeline-"))
+            path = folder / "memory.spool.db"
         pipeline = cls(
             opened,
             path,
@@ -108,7 +112,7 @@ class AuditPipeline:
         to; bad input raises nothing otherwise.
         """
         name = event_dict.get("event")
-        if isinstance(name, str) and name in catalogue:
+        if isinstance(name, str) and (name := str.__str__(name)) in catalogue:  # a subclass may have no hash
             given = {key: value for key, value in event_dict.items() if key not in _STRUCTLOG_KEYS}
             self.accept([self.prepare(catalogue[name], given)])
         return event_dict
@@ -172,7 +176,7 @@ class AuditPipeline:
 
         Nothing is lost where this is never called. May be called twice.
         """
-        atexit.unregister(self.close)
+        atexit.unregister(self._at_exit)
         try:
             if self._last and self.shipper is not None and not self.flush(timeout):
                 _log.warning("entries are left in the spool %s; the next pipeline ships them", self.spool.path)
@@ -183,8 +187,23 @@ class AuditPipeline:
             self.shipper.stop()
         self.spool.close()
         self.store.close()
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._remove_folder()
+
+    def _at_exit(self) -> None:
+        """Ship what is left. The spool stays open: a handler that was registered earlier runs later, and may record."""
+        try:
+            if self._last and self.shipper is not None:
+                self.flush(1.0)
+        except AuditError as error:
+            _log.warning("ending without knowing what is left in the spool: %s", error)
+        if self.shipper is not None:
+            self.shipper.stop(1.0)
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        """Remove the spool of a store that does not outlive its process; in a forked child, it is the parent's."""
+        if self._folder is not None and os.getpid() == self._process:
+            shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
     def __enter__(self) -> AuditPipeline:
@@ -202,7 +221,7 @@ def _stated(context: Any) -> dict[str, Any]:
         if context is None:
             return {}
         if isinstance(context, Mapping):
-            return dict(context)
+            return dict(islice(context.items(), MAX_VALUES))
     except Exception:  # noqa: BLE001 - the application's own mapping; what cannot be read is named when it is cleaned
         return {"context": context}
     return {"context": context}

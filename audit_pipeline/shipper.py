@@ -32,7 +32,7 @@ RETRY_S = (0.1, 5.0)
 BATCH = 1000
 """Entries in a batch, at the most."""
 TRIES = 3
-"""How often a store may break down over a batch, and then over a single entry, before something else is tried."""
+"""How often a store may break down over a single entry, and over how many in a row, before something else is done."""
 TRIM_S = 60.0
 """How often what was shipped is trimmed, in seconds."""
 
@@ -79,7 +79,8 @@ class Shipper:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._trimmed = 0.0
-        self._broke = 0
+        self._limit = BATCH
+        self._broke = self._in_a_row = 0
         self.trouble: Exception | None = None
         """Why nothing is shipped at the moment; None while all is well."""
         prepare_for_forks(self)
@@ -154,8 +155,7 @@ class Shipper:
             spool.close()
 
     def _ship_batch(self, spool: Spool) -> int:
-        # After a store broke down several times, entries go one by one: then it shows which of them it is.
-        events = spool.pending(limit=1 if self._broke >= TRIES else BATCH)
+        events = spool.pending(limit=self._limit)
         if events:
             refused = self._append(events)
             for one in refused:
@@ -173,15 +173,21 @@ class Shipper:
         except AuditError:
             raise
         except Exception as error:
-            # Not one of the errors that a store may raise: a fault of its own, perhaps over one entry.
+            # Not one of the errors that a store may raise: a fault of its own, perhaps over one entry. Smaller batches
+            # show which; where they fail one after another, it is the store, and they wait.
+            if len(events) > 1:
+                self._limit = max(1, len(events) // 4)
+                self._broke = 0
+                raise
             self._broke += 1
-            if len(events) > 1 or self._broke < 2 * TRIES:
+            if self._broke < TRIES or self._in_a_row >= TRIES:
                 raise
             self._broke = 0
+            self._in_a_row += 1
             _log.exception("the store breaks down over entry %s", events[0].id)
             return [Quarantined(events[0], f"the store breaks down over it ({type(error).__name__})")]
-        if len(events) > 1:
-            self._broke = 0
+        self._limit = min(BATCH, self._limit * 2)
+        self._broke = self._in_a_row = 0
         return [Quarantined(refusal.event, refusal.reason) for refusal in refusals]
 
     def _report(self, error: Exception) -> None:

@@ -89,7 +89,9 @@ class Spool:
         self.path = path
         self._store = store
         self._durability = durability
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._busy = False
+        self._interrupting: list[tuple[int, bytes]] = []
         self._db: apsw.Connection | None = None
         self._file: FileId | None = None
         self._closed = False
@@ -104,9 +106,17 @@ class Spool:
     def append(self, events: Sequence[AuditEvent]) -> int:
         """Put entries on disk, all or none, and return the last one's sequence. Raises SpoolError: none is recorded."""
         rows = [(event.received, event.to_bytes()) for event in events]
-        with self._connection() as db, _transaction(db):
-            db.executemany("INSERT INTO entries (received, body) VALUES (?, ?)", rows)
-            return db.last_insert_rowid()
+        with self._lock:
+            if self._busy:
+                # A signal handler recorded in the middle of this thread's own call, which writes these too.
+                self._interrupting += rows
+                return 0
+        with self._connection() as db:
+            last = _insert(db, rows)
+            while self._interrupting:
+                rows, self._interrupting = self._interrupting, []
+                last = _insert(db, rows)
+            return last
 
     def pending(self, limit: int = 1000, size: int = 4 * 2**20) -> list[AuditEvent]:
         """The next entries to ship, in order: up to `limit` of them, and about `size` bytes."""
@@ -209,7 +219,8 @@ class Spool:
 
     def after_fork_in_child(self) -> None:
         """Go on, with a connection of its own."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._busy = False
         if self._db is not None:
             abandon(self._db)
             self._db = None
@@ -222,16 +233,25 @@ class Spool:
     @contextmanager
     def _connection(self) -> Iterator[apsw.Connection]:
         with self._lock, self._translated():
-            if self._closed:
-                raise SpoolError(f"{self.path}: the pipeline is closed; open another one")
-            if self._db is not None and file_id(self.path) != self._file:
-                _log.error("%s: the spool was deleted or replaced; going on with what is there now", self.path)
-                # Closing it would delete the journal of whatever is at its path now.
-                abandon(self._db)
-                self._db = None
-            if self._db is None:
-                self._db = self._open()
-            yield self._db
+            if self._busy:
+                raise SpoolError(f"{self.path}: asked in a signal handler, in the middle of a call; only record there")
+            self._busy = True
+            try:
+                yield self._ready()
+            finally:
+                self._busy = False
+
+    def _ready(self) -> apsw.Connection:
+        if self._closed:
+            raise SpoolError(f"{self.path}: the pipeline is closed; open another one")
+        if self._db is not None and file_id(self.path) != self._file:
+            _log.error("%s: the spool was deleted or replaced; going on with what is there now", self.path)
+            # Closing it would delete the journal of whatever is at its path now.
+            abandon(self._db)
+            self._db = None
+        if self._db is None:
+            self._db = self._open()
+        return self._db
 
     def _open(self) -> apsw.Connection:
         if file_id(self.path) is None:
@@ -311,10 +331,17 @@ def _patiently(db: apsw.Connection, statement: str) -> None:
             sleep(0.005)
 
 
+def _insert(db: apsw.Connection, rows: Sequence[tuple[int, bytes]]) -> int:
+    with _transaction(db):
+        db.executemany("INSERT INTO entries (received, body) VALUES (?, ?)", rows)
+        return db.last_insert_rowid()
+
+
 @contextmanager
 def _transaction(db: apsw.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
+    # A signal handler may raise at any point here, also right after BEGIN.
     try:
+        db.execute("BEGIN IMMEDIATE")
         yield
         db.execute("COMMIT")
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import io
 import os
 import sys
 import time
@@ -328,7 +329,11 @@ def _write_whole(path: Path, snapshot: Snapshot, rows: int) -> None:
             file.writelines(csv_chunks(snapshot))
         return
     path = path.resolve()  # what a link points to is replaced, not the link
-    part = path.with_name(path.name + ".part")
+    with path.open("rb") if path.exists() else io.BytesIO() as there:
+        if there.read(16) == b"SQLite format 3\0":
+            raise click.BadParameter(f"{path} is a database; choose another file", param_hint="--output")
+    # A name of its own for each run: two at once must not write into one file.
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with private_file(part) as file, progress(rows, "Exporting") as bar:
             for number, chunk in enumerate(csv_chunks(snapshot)):

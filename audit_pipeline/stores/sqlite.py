@@ -324,14 +324,14 @@ class SQLiteStore(Store):
 
 @contextmanager
 def _transaction(db: apsw.Connection, kind: str = "DEFERRED") -> Iterator[None]:
-    db.execute(f"BEGIN {kind}")
     try:
+        db.execute(f"BEGIN {kind}")
         yield
+        db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
-    db.execute("COMMIT")
 
 
 def _use_wal(db: apsw.Connection) -> None:

@@ -751,3 +751,16 @@ def test_a_token_takes_known_scopes_only(run: Run, monkeypatch: pytest.MonkeyPat
     done = run("token", "--scope", "audit:raed")
     assert done.status == 2
     assert "audit:read" in done.err
+
+
+def test_an_export_never_replaces_a_database(run: Run, tmp_path: Path) -> None:
+    """`export -o audit.db`, a slip of the finger, is refused: the log itself would be gone."""
+    run("emit", "domain.created")
+    stores = [file for file in tmp_path.rglob("*.db") if file.read_bytes()[:6] == b"SQLite"]
+    assert stores
+    for file in stores:
+        before = file.stat().st_ino
+        done = run("export", "-o", str(file))
+        assert done.status == 2
+        assert "is a database" in done.err
+        assert file.stat().st_ino == before

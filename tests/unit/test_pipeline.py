@@ -344,6 +344,80 @@ def test_a_log_call_does_not_wait_for_the_store() -> None:
         assert audit.flush()
 
 
+class Interrupted(Exception):
+    pass
+
+
+def test_a_signal_handler_that_raises_leaves_the_spool_usable(url: str, tmp_path: Path) -> None:
+    """A call that a time limit or Ctrl-C breaks off in the middle leaves no lock and no transaction behind."""
+
+    def handler(*_: object) -> None:
+        raise Interrupted
+
+    with AuditPipeline.open(url, ship=False) as audit:
+        audit.record("domain.created")
+        before = signal.signal(signal.SIGALRM, handler)
+        with closing(apsw.Connection(str(tmp_path / "audit.spool.db"))) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            threading.Timer(0.6, lambda: holder.execute("ROLLBACK")).start()
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            try:
+                with pytest.raises(Interrupted):
+                    audit.record("domain.created")
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, before)
+            audit.record("domain.created")
+        assert audit.status().accepted == 2
+
+
+def test_a_signal_handler_may_record_in_the_middle_of_a_call(url: str) -> None:
+    """A handler that logs `service.stopped` while its own thread is recording does not hang, and loses neither."""
+    with AuditPipeline.open(url, ship=False) as audit:
+        handled: list[str] = []
+
+        def handler(*_: object) -> None:
+            handled.append(audit.record("service.stopped"))
+
+        before = signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.002)
+        try:
+            made = [audit.record("domain.created") for _ in range(600)]
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert len(handled) > 10
+        kept = [event.id for event in audit.spool.pending(limit=10_000)]
+        assert sorted(kept) == sorted(made + handled)
+
+
+def test_an_exit_handler_that_runs_after_ours_may_record(url: str) -> None:
+    """Handlers run last-in-first-out: one that was registered before the pipeline was opened still records."""
+    script = (
+        "import atexit; from audit_pipeline import AuditPipeline; made = [];"
+        "atexit.register(lambda: made[0].record('service.stopped'));"
+        f"made.append(AuditPipeline.open({url!r})); made[0].record('service.started')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, timeout=30, capture_output=True, text=True)
+    assert done.stderr == ""
+    with AuditPipeline.open(url) as audit:
+        eventually(lambda: {event.action for event in stored(audit.store)} == {"service.started", "service.stopped"})
+
+
+def test_a_child_leaves_the_parents_temporary_spool(tmp_path: Path) -> None:
+    """With a store in memory, a forked child that ends does not take the parent's spool along."""
+    with AuditPipeline.open("memory://") as audit:
+        child = os.fork()
+        if child == 0:
+            try:
+                audit.close(0)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert audit.spool.path.exists()
+        audit.record("domain.created")
+
+
 def test_threads_share_a_pipeline(audit: AuditPipeline) -> None:
     """Entries of eight threads all arrive, once each."""
     ids: list[str] = []
