@@ -195,7 +195,8 @@ def _mask_v6(text: str, address: IPv6Address, masked: str) -> str:
 def _v6_pattern(address: IPv6Address) -> re.Pattern[str]:
     # The longest first: a short spelling must not match the end of a longer one.
     alternatives = "|".join(sorted(_v6_spellings(address), key=len, reverse=True))
-    return re.compile(alternatives, re.IGNORECASE | re.ASCII)
+    # What must not stand before and after is said once, not for each spelling: at most places of a text it fails.
+    return re.compile(rf"(?:(?<![0-9A-F])|{_AFTER_ESCAPE})(?:{alternatives})(?![0-9A-F])", re.IGNORECASE | re.ASCII)
 
 
 def _v6_spellings(address: IPv6Address) -> list[str]:
@@ -214,8 +215,7 @@ def _v6_spellings(address: IPv6Address) -> list[str]:
                 if any(zeros[start:end]):
                     break
                 spellings.append(colon.join(parts[:start]) + colon * 2 + colon.join(parts[end:]))
-    before = rf"(?:(?<![0-9A-F])|{_AFTER_ESCAPE})"
-    return [rf"{before}{spelling}(?![0-9A-F])" for spelling in spellings]
+    return spellings
 
 
 def _dotted(value: int) -> str:

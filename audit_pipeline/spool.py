@@ -121,6 +121,7 @@ class Spool:
     def pending(self, limit: int = 1000, size: int = 4 * 2**20) -> list[AuditEvent]:
         """The next entries to ship, in order: up to `limit` of them, and about `size` bytes."""
         events: list[AuditEvent] = []
+        damaged: list[tuple[int, int, str, bytes]] = []
         with self._connection() as db:
             rows = db.execute(
                 "SELECT body, sequence FROM entries WHERE sequence > (SELECT shipped FROM meta) "
@@ -128,10 +129,21 @@ class Spool:
                 (limit,),
             )
             for body, sequence in rows:
-                events.append(AuditEvent.from_bytes(body, self.origin, sequence))
+                event = _readable(body, self.origin, sequence)
+                if event is None:
+                    damaged.append((sequence, now_ms(), "it is damaged, and cannot be read", body))
+                    continue
+                events.append(event)
                 size -= len(body)
                 if size <= 0:
                     break
+            if damaged:
+                # Set aside as it is: one damaged row must not hold up those behind it.
+                with _transaction(db):
+                    db.executemany("INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?)", damaged)
+        if damaged and not events:
+            self.mark_shipped(damaged[-1][0])
+            return self.pending(limit, size)
         return events
 
     def mark_shipped(self, upto: int, refused: Sequence[Quarantined] = ()) -> None:
@@ -170,12 +182,16 @@ class Spool:
             return changed
 
     def quarantined(self) -> list[Quarantined]:
-        """The entries in quarantine, in order."""
+        """The entries in quarantine, in order; without those that are damaged."""
         with self._connection() as db:
             rows: list[Any] = db.execute("SELECT body, sequence, reason FROM quarantine ORDER BY sequence").fetchall()
-        return [
-            Quarantined(AuditEvent.from_bytes(body, self.origin, sequence), reason) for body, sequence, reason in rows
-        ]
+        read = [(_readable(body, self.origin, sequence), reason) for body, sequence, reason in rows]
+        return [Quarantined(event, reason) for event, reason in read if event is not None]
+
+    def quarantine_reasons(self) -> list[str]:
+        """Why there are entries in quarantine, each reason once."""
+        with self._connection() as db:
+            return [str(reason) for (reason,) in db.execute("SELECT DISTINCT reason FROM quarantine ORDER BY reason")]
 
     def status(self) -> SpoolStatus:
         """How the spool stands now."""
@@ -329,6 +345,13 @@ def _patiently(db: apsw.Connection, statement: str) -> None:
             if monotonic() > end:
                 raise
             sleep(0.005)
+
+
+def _readable(body: bytes, origin: str, sequence: int) -> AuditEvent | None:
+    try:
+        return AuditEvent.from_bytes(body, origin, sequence)
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _insert(db: apsw.Connection, rows: Sequence[tuple[int, bytes]]) -> int:

@@ -187,7 +187,7 @@ def _spool(path: Path, store: Store) -> Iterator[_Finding]:
     spool = Spool(path, store.identity(path))
     try:
         status = spool.status()
-        reasons = sorted({one.reason for one in spool.quarantined()})
+        reasons = spool.quarantine_reasons()
     finally:
         spool.close()
     detail = f"{path}: {counted(status.accepted)} accepted, {status.pending:,} waiting, {status.bytes / 1e6:,.1f} MB"

@@ -72,6 +72,23 @@ def test_refused_entries_are_kept_with_their_reason(path: Path) -> None:
     spool.close()
 
 
+def test_a_damaged_entry_is_set_aside_and_holds_up_nothing(path: Path) -> None:
+    """A row that cannot be read goes to quarantine as it is, with the reason; the rows around it are given out."""
+    spool = Spool(path, "store")
+    spool.append([entry(str(number)) for number in range(5)])
+    with closing(apsw.Connection(str(path))) as db:
+        db.execute("UPDATE entries SET body = substr(body, 1, 40) WHERE sequence IN (2, 4, 5)")
+    assert [event.target for event in spool.pending()] == ["0", "2"]
+    spool.mark_shipped(3)
+    assert spool.pending() == []
+    assert (spool.status().pending, spool.status().quarantined) == (0, 3)
+    assert spool.quarantined() == []
+    assert spool.quarantine_reasons() == ["it is damaged, and cannot be read"]
+    spool.append([entry("next")])
+    assert [event.target for event in spool.pending()] == ["next"]
+    spool.close()
+
+
 def test_the_sequence_has_no_gaps_whatever_is_trimmed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trimming deletes what was shipped long ago, never what was not, and the numbering goes on."""
     monkeypatch.setattr(spool_module, "KEEP_MS", -1000)
