@@ -146,7 +146,7 @@ class AuditPipeline:
 
     def accept(self, events: Sequence[AuditEvent]) -> None:
         """Put prepared entries on disk, all or none. Raises SpoolError."""
-        self._last = self.spool.append(events)
+        self._last = max(self._last, self.spool.append(events))
         count_entries(len(events))
         if self.shipper is not None:
             self.shipper.start()

@@ -112,11 +112,7 @@ class Spool:
                 self._interrupting += rows
                 return 0
         with self._connection() as db:
-            last = _insert(db, rows)
-            while self._interrupting:
-                rows, self._interrupting = self._interrupting, []
-                last = _insert(db, rows)
-            return last
+            return _insert(db, rows)
 
     def pending(self, limit: int = 1000, size: int = 4 * 2**20) -> list[AuditEvent]:
         """The next entries to ship, in order: up to `limit` of them, and about `size` bytes."""
@@ -237,6 +233,7 @@ class Spool:
         """Go on, with a connection of its own."""
         self._lock = threading.RLock()
         self._busy = False
+        self._interrupting = []  # the parent writes them
         if self._db is not None:
             abandon(self._db)
             self._db = None
@@ -255,7 +252,20 @@ class Spool:
             try:
                 yield self._ready()
             finally:
-                self._busy = False
+                self._finish()
+
+    def _finish(self) -> None:
+        """End a call: first write what signal handlers recorded in the middle of it, whichever call it was."""
+        try:
+            while self._interrupting:
+                rows = list(self._interrupting)
+                _insert(self._ready(), rows)
+                del self._interrupting[: len(rows)]
+        finally:
+            self._busy = False
+        if self._interrupting:  # one more came between the last look and the line above
+            with self._connection():
+                pass
 
     def _ready(self) -> apsw.Connection:
         if self._closed:

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import apsw
@@ -87,6 +87,20 @@ def test_a_damaged_entry_is_set_aside_and_holds_up_nothing(path: Path) -> None:
     spool.append([entry("next")])
     assert [event.target for event in spool.pending()] == ["next"]
     spool.close()
+
+
+def test_what_a_signal_handler_records_during_any_call_is_written(path: Path) -> None:
+    """A handler that records while its thread is asking, not recording, is not left waiting for a later entry."""
+    spool = Spool(path, "store")
+    with spool._connection():
+        assert spool.append([entry("in the middle")]) == 0
+    with suppress(ZeroDivisionError), spool._connection():
+        spool.append([entry("in a call that fails")])
+        raise ZeroDivisionError
+    fresh = Spool(path, "store")
+    assert [event.target for event in fresh.pending()] == ["in the middle", "in a call that fails"]
+    spool.close()
+    fresh.close()
 
 
 def test_the_sequence_has_no_gaps_whatever_is_trimmed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
