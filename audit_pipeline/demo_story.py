@@ -5,6 +5,7 @@ Made up, and the same each time but for the moment at which it ends. Knows no HT
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -85,6 +86,8 @@ class _World:
         self.now = ""
         self.failing = False
         self.count = 100
+        # In turn, so that every script occurs.
+        self.people, self.companies = itertools.cycle(_PEOPLE), itertools.cycle(_COMPANIES)
         self.domains = ["nordwind.example", "blue-harbor.example", "bücher.example", "sakura.example", "ria.example"]
         self._pools: dict[str, list[Any]] = {
             "trial": ["spring-sale.example", "beta.example"],
@@ -129,11 +132,11 @@ class _World:
 
     def mailbox(self) -> dict[str, Any]:
         address = f"{self.pick(*_LOCAL_PARTS)}{self.number()}@{self.pick(*self.domains)}"
-        return {"address": self.add("mailbox", address), "name": self.pick(*_PEOPLE), "quota_gb": self.pick(5, 10, 50)}
+        return {"address": self.add("mailbox", address), "name": next(self.people), "quota_gb": self.pick(5, 10, 50)}
 
     def account(self) -> dict[str, Any]:
-        company = self.add("account", f"{self.pick(*_COMPANIES)} {self.number()}")
-        return {"account": company, "plan": self.pick(*_PLANS), "contact": self.pick(*_PEOPLE)}
+        company = self.add("account", f"{next(self.companies)} {self.number()}")
+        return {"account": company, "plan": self.pick(*_PLANS), "contact": next(self.people)}
 
     def change(self) -> dict[str, Any]:
         section = self.pick(*_CHANGES)
