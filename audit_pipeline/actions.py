@@ -68,8 +68,11 @@ class Catalogue:
                 f"action id {action.id!r}: allowed are up to {MAX_ACTION_LENGTH} of a-z, 0-9, _ and - in parts "
                 "joined by dots, such as 'mailbox.archived'"
             )
-        if not _is_id(action.category):
-            raise ValueError(f"category {action.category!r}: allowed are a-z, 0-9, _ and -, such as 'mailboxes'")
+        if not (_is_id(action.category) and len(action.category) <= MAX_ACTION_LENGTH):
+            raise ValueError(
+                f"category {action.category!r}: allowed are up to {MAX_ACTION_LENGTH} of a-z, 0-9, _ and -, such as "
+                "'mailboxes'"
+            )
         if action.tone not in TONES:
             raise ValueError(f"tone {action.tone!r}: allowed are {', '.join(TONES)}")
         if action.outcome not in ("success", "failure"):

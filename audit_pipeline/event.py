@@ -26,6 +26,7 @@ __all__ = [
     "AuditEvent",
     "IdFactory",
     "canonical_json",
+    "exact_numbers",
     "format_timestamp",
     "id_time",
     "in_window",
@@ -131,6 +132,11 @@ def _plain(value: object) -> bool:
     return not isinstance(value, float)
 
 
+def exact_numbers(value: Any) -> Any:
+    """A JSON value that was read from RFC 8785 text, with its numbers of the types they had when it was written."""
+    return value if _plain(value) else _as_doubles(value)
+
+
 def _as_doubles(value: Any) -> Any:
     """The value, with a float where RFC 8785 writes one (1e17, say) without exponent, and it was read as an integer."""
     if isinstance(value, dict):
@@ -192,8 +198,7 @@ class AuditEvent:
         document = orjson.loads(body)
         known = {name: document[name] for name in _BODY if name in document}
         known["problems"] = tuple(known["problems"])
-        if not _plain(known["context"]):
-            known["context"] = _as_doubles(known["context"])
+        known["context"] = exact_numbers(known["context"])
         return cls(**known, origin=origin, sequence=sequence)
 
     def in_spool(self, origin: str, sequence: int) -> AuditEvent:

@@ -23,6 +23,8 @@ FIELD_BREAK = "\u00b6"
 MAX_TOKEN = 255
 MAX_Q = 256
 MAX_WORDS = 16
+MAX_TOKENS = 128
+"""Of all words together. As many as 256 characters make, but for the few characters that fold to several tokens."""
 
 _LETTERS = str.maketrans({"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "ł": "l", "þ": "th"})
 
@@ -79,7 +81,7 @@ class Word:
 def parse_words(q: str) -> tuple[Word, ...]:
     """The words of `q`, ANDed. No input is a syntax error; words without a token restrict nothing and are left out.
 
-    Raises ValueError where `q` has more than 256 characters or 16 words.
+    Raises ValueError where `q` has more than 256 characters, 16 words or 128 tokens.
     """
     if len(q) > MAX_Q:
         raise ValueError(f"has {len(q):,} characters; allowed are {MAX_Q}")
@@ -104,4 +106,7 @@ def parse_words(q: str) -> tuple[Word, ...]:
             words.append(word)
     if number > MAX_WORDS:
         raise ValueError(f"has {number} words; allowed are {MAX_WORDS}")
+    parts = sum(len(word.tokens) for word in words)
+    if parts > MAX_TOKENS:
+        raise ValueError(f"has {parts} words and parts of words; allowed are {MAX_TOKENS}")
     return tuple(words)

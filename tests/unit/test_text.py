@@ -174,9 +174,16 @@ def test_no_text_is_a_syntax_error(q: str) -> None:
     try:
         words = parse_words(q)
     except ValueError as error:
-        assert "words; allowed are 16" in str(error)  # noqa: PT017 - most texts are read
+        assert "; allowed are 1" in str(error)  # noqa: PT017 - most texts are read
         return
     assert all(found.tokens for found in words)
     assert [token for found in words for token in found.tokens] == [
         token for part in q.split() for token in tokens(part)
     ]
+
+
+def test_characters_that_fold_to_several_tokens_are_bounded() -> None:
+    """Of what makes more tokens than any other text of its length, so much is taken as an engine can be asked for."""
+    assert len(parse_words("½" * 100)[0].tokens) == 101
+    with pytest.raises(ValueError, match="has 257 words and parts of words; allowed are 128"):
+        parse_words("½" * 256)

@@ -1,0 +1,196 @@
+"""The way to an OpenSearch: requests and answers as JSON, over whichever host lives, and errors as this package's.
+
+Nothing that the client library or the engine says leaves this file but a status and the type of an error: their texts
+may hold values of entries. Forks are survived: a child makes connections of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import opensearchpy
+import orjson
+from opensearchpy.exceptions import ConnectionError as UnreachableError
+
+from ...errors import SettingsError, StoreError, StoreUnavailable
+from ...forking import prepare_for_forks
+from ..base import StoreURL
+
+__all__ = ["Engine", "TooLarge"]
+
+TIMEOUT_S = 30.0
+"""How long an answer is waited for, in seconds."""
+CONNECTIONS = 16
+"""Connections that are kept to each host."""
+
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>\d{1,5}))?\Z")
+_WHY = {
+    401: "does not accept the user, password or API key; correct AUDIT_STORE_URL",
+    403: "does not allow this; give the account the rights that docs/opensearch.md lists, and lift blocks of indices",
+    408: "took too long",
+    429: "is overloaded, or its disk is nearly full; trying again helps once it is not",
+}
+
+
+# A shard of an index that is just being made, by another writer in a new month, say, cannot be asked for a moment.
+_NOT_STARTED = ("search_phase_execution_exception", "no_shard_available_action_exception")
+NEW_INDEX_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
+
+
+class _NotStarted(StoreUnavailable):
+    """Some shard has no copy that can be asked."""
+
+
+class TooLarge(Exception):
+    """A request that the engine, or a proxy before it, did not take for its size."""
+
+
+class _JSON(opensearchpy.serializer.JSONSerializer):
+    def loads(self, text: Any) -> Any:
+        try:
+            return orjson.loads(text)
+        except ValueError as error:
+            raise opensearchpy.SerializationError(text[:0], error) from None
+
+
+class _Connection(opensearchpy.Urllib3HttpConnection):
+    """Writes nothing to logs: what fails is raised, and bodies hold entries."""
+
+    def log_request_success(self, *about: Any, **more: Any) -> None:
+        pass
+
+    def log_request_fail(self, *about: Any, **more: Any) -> None:
+        pass
+
+
+class Engine:
+    """One cluster, by the hosts of a store URL. Serves all threads."""
+
+    def __init__(self, url: StoreURL) -> None:
+        self._hosts = [_host(host) for host in url.hosts.split(",")]
+        self.name = ",".join(f"{host['host']}:{host['port']}" for host in self._hosts)
+        """The hosts, as errors name them."""
+        self._options: dict[str, Any] = {"use_ssl": url.scheme.endswith("+https")}
+        if url.user or url.password:
+            self._options["http_auth"] = (url.user, url.password)
+        if "api_key" in url.options:
+            self._options["headers"] = {"Authorization": f"ApiKey {url.options['api_key']}"}
+        if "ca_certs" in url.options:
+            self._options["ca_certs"] = _certificates(url.options["ca_certs"])
+        self._client: opensearchpy.OpenSearch | None = None
+        prepare_for_forks(self)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout: float = TIMEOUT_S,
+    ) -> Any:
+        """The answer to a request, as JSON; None where there is no such thing (404).
+
+        `body` is a JSON value, or bytes that are sent as they are. Raises StoreUnavailable while trying again is right,
+        TooLarge, and StoreError where the engine refuses the request itself.
+        """
+        for pause in NEW_INDEX_PAUSES_S:
+            try:
+                return self._ask(method, path, body, params, timeout)
+            except _NotStarted:
+                time.sleep(pause)
+        return self._ask(method, path, body, params, timeout)
+
+    def _ask(self, method: str, path: str, body: Any, params: Mapping[str, Any] | None, timeout: float) -> Any:
+        sent = body if isinstance(body, bytes) or body is None else orjson.dumps(body)
+        kind = "application/x-ndjson" if isinstance(body, bytes) else "application/json"
+        try:
+            return self._connected().transport.perform_request(
+                method,
+                path,
+                params={**(params or {}), "request_timeout": timeout},
+                body=sent,
+                headers={"content-type": kind},
+            )
+        except opensearchpy.NotFoundError:
+            return None
+        except opensearchpy.SSLError as error:
+            raise StoreUnavailable(
+                f"{self.name}: no TLS connection; check that it speaks TLS, its certificate's name, and ca_certs in "
+                "AUDIT_STORE_URL"
+            ) from error
+        except opensearchpy.ConnectionTimeout as error:
+            raise StoreUnavailable(f"{self.name}: no answer within {timeout:g} s") from error
+        except UnreachableError as error:
+            raise StoreUnavailable(f"{self.name}: cannot be reached; check that OpenSearch runs there") from error
+        except opensearchpy.TransportError as error:
+            raise self._known(error) from error
+        except opensearchpy.SerializationError as error:
+            raise StoreUnavailable(f"{self.name}: the answer was cut, or is no JSON") from error
+        except opensearchpy.OpenSearchException as error:
+            raise StoreUnavailable(f"{self.name}: {type(error).__name__}") from error
+
+    def _known(self, error: opensearchpy.TransportError) -> Exception:
+        """An error status as an exception. Of the engine's words only the type of the error is used."""
+        status = error.status_code
+        kind = str(error.error) if re.fullmatch(r"[a-z_]{1,60}", str(error.error)) else "no reason given"
+        if status == 413:
+            return TooLarge(f"{self.name}: the request is too large")
+        if status in _WHY:
+            return StoreUnavailable(f"{self.name}: {_WHY[status]} ({status} {kind})")
+        if isinstance(status, int) and status < 500:
+            return StoreError(f"{self.name}: refused the request ({status} {kind})")
+        failure = _NotStarted if kind in _NOT_STARTED else StoreUnavailable
+        return failure(f"{self.name}: cannot answer at the moment ({status} {kind})")
+
+    def _connected(self) -> opensearchpy.OpenSearch:
+        client = self._client
+        if client is None:
+            self._client = client = opensearchpy.OpenSearch(
+                self._hosts,
+                connection_class=_Connection,
+                serializers={"application/json": _JSON()},
+                pool_maxsize=CONNECTIONS,
+                max_retries=len(self._hosts),
+                retry_on_timeout=False,
+                **self._options,
+            )
+        return client
+
+    def close(self) -> None:
+        """Close all connections. May be called twice."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def before_fork(self) -> None:
+        """Nothing has to end: a connection that is in use stays the parent's."""
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+
+    def after_fork_in_child(self) -> None:
+        """Leave the parent's connections to it."""
+        self._client = None
+
+
+def _host(text: str) -> dict[str, Any]:
+    match = _HOST.match(text)
+    if match is None or not 0 < int(match["port"] or 9200) < 65_536:
+        raise SettingsError(
+            "AUDIT_STORE_URL: opensearch needs hosts; allowed are such as opensearch://host:9200,host2:9200 and "
+            "opensearch+https://user:password@host:9200"
+        )
+    return {"host": match["name"].strip("[]").lower(), "port": int(match["port"] or 9200)}
+
+
+def _certificates(path: str) -> str:
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # what is no certificate is one of them
+        raise SettingsError("AUDIT_STORE_URL: ca_certs cannot be read; name a file of certificates (PEM)") from error
+    return path

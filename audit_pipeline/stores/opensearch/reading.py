@@ -1,0 +1,208 @@
+"""Asks for pages, counts and the places of deep pages. Nothing is held in the engine between two requests."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from ...ecs import event_of
+from ...errors import StoreError, StoreUnavailable
+from ...event import AuditEvent
+from ...query import Query, SortKey, Window, sort_key
+from ..base import Page
+from .engine import Engine
+from .queries import Order, after, among, beyond, conditions, order, reversed_order, span
+
+__all__ = ["Reader"]
+
+SHALLOW = 1000
+"""Rows that a search may skip by `from`; what lies deeper is found by counting first. The engine's limit is 10,000."""
+MOST_SKIPPED = 9_999
+STEPS_MS = (86_400_000, 60_000, 1000, 1)
+"""The ever shorter spans by which entries are counted on the way to a deep page, in milliseconds."""
+
+# Without the first, an answer could lack what a failed shard holds. The others: before the first entry there is no
+# index, and so no alias.
+_WHOLE = {"allow_partial_search_results": "false", "ignore_unavailable": "true", "allow_no_indices": "true"}
+
+
+class _Start(NamedTuple):
+    """Where a deep page begins: `rest` rows after what these bounds leave out."""
+
+    bounds: Any
+    rest: int
+
+
+class Reader:
+    """Reads through the alias of one name."""
+
+    def __init__(self, engine: Engine, index: str) -> None:
+        self.engine = engine
+        self._index = index
+        self._where = f"{engine.name}/{index}"
+        self.seen = False
+        """Whether there was an index to ask: before, an empty answer may mean that nothing has been set up."""
+
+    def page(self, query: Query, window: Window) -> Page:
+        """See Store.search."""
+        fields = order(query.sort)
+        backwards = window.before is not None
+        direction = reversed_order(fields) if backwards else fields
+        key = window.before or window.after
+        wanted = conditions(query)
+        body: dict[str, Any] = {"size": window.size + 1, "query": wanted}
+        if key is not None:
+            body |= {"query": among(wanted, beyond(direction, key)), "search_after": after(direction, key)}
+        elif window.offset <= SHALLOW:
+            body["from"] = window.offset
+        else:
+            start = self._start(query, window.offset)
+            if start is None:
+                return Page((), self._count(query), has_previous=False, has_next=False)
+            body |= {"query": among(wanted, start.bounds), "from": start.rest}
+        rows = self._rows(query, body, direction)
+        more = len(rows) > window.size
+        rows = rows[: window.size]
+        if backwards:
+            rows.reverse()
+        if key is None and window.offset == 0 and not more:
+            return Page(tuple(rows), len(rows), has_previous=False, has_next=False)
+        # Counted afterwards: not older than the rows.
+        total = self._count(query)
+        if not rows:
+            return Page((), total, has_previous=False, has_next=False)
+        if backwards:
+            return Page(tuple(rows), total, has_previous=more, has_next=self._any(query, fields, rows[-1]))
+        before = self._any(query, reversed_order(fields), rows[0]) if key else window.offset > 0
+        return Page(tuple(rows), total, has_previous=before, has_next=more)
+
+    def search(self, body: dict[str, Any], org: str = "", **params: str) -> Any:
+        """A whole answer, or StoreUnavailable."""
+        # Of each shard, an organisation's requests go to the same copy: two copies need not have been refreshed at
+        # the same moment.
+        copy = {"preference": sha256(org.encode()).hexdigest()[:16]} if org else {}
+        answer = self.engine.ask("POST", f"/{self._index}/_search", body, {**_WHOLE, **copy, **params})
+        self.whole(answer)
+        self.seen = self.seen or answer["_shards"]["total"] > 0
+        return answer
+
+    def whole(self, answer: Any) -> None:
+        """Raises StoreUnavailable for an answer that lacks something."""
+        if answer is None or answer.get("timed_out") or answer["_shards"]["failed"]:
+            raise StoreUnavailable(f"{self._where}: a part of the indices did not answer; trying again helps")
+
+    def event(self, document: Any) -> AuditEvent:
+        """The entry of a document. Raises StoreError where it is another kind of document."""
+        try:
+            return event_of(document)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{self._where}: has a document that is no audit entry; find it by its missing fields, and delete it"
+            ) from error
+
+    def _rows(self, query: Query, body: dict[str, Any], direction: Order) -> list[AuditEvent]:
+        source = {"excludes": ["search"]}
+        body = body | {"sort": _sort(direction), "track_total_hits": False, "_source": source}
+        answer = self.search(body, query.org, filter_path="timed_out,_shards,hits.hits._source")
+        return [self.event(hit["_source"]) for hit in answer.get("hits", {}).get("hits", [])]
+
+    def _count(self, query: Query) -> int:
+        answer = self.search({"size": 0, "track_total_hits": True, "query": conditions(query)}, query.org)
+        total: int = answer["hits"]["total"]["value"]
+        return total
+
+    def _any(self, query: Query, direction: Order, event: AuditEvent) -> bool:
+        """Whether a query has entries beyond this one, in a direction."""
+        key = sort_key(event)
+        body = {
+            "size": 1,
+            "track_total_hits": False,
+            "_source": False,
+            "query": among(conditions(query), beyond(direction, key)),
+            "sort": _sort(direction),
+            "search_after": after(direction, key),
+        }
+        return bool(self.search(body, query.org)["hits"]["hits"])
+
+    # Deep pages
+
+    def _start(self, query: Query, offset: int) -> _Start | None:
+        """Where the row lies before which a query has `offset` rows; None where it has no such row.
+
+        By `from`, the engine goes no deeper than 10,000 rows, and slowly. So entries are counted by action and by time,
+        in ever shorter spans, until few enough are left to skip; those of one millisecond are skipped by their ids.
+        """
+        fields = order(query.sort)
+        descends = dict(fields)["@timestamp"] == "desc"
+        inside = [conditions(query)]
+        rest, action = offset, ""
+        if query.sort.endswith("action"):
+            counts = self._counts(query, inside, _by_action(descends=query.sort.startswith("-")))
+            if (found := _bucket(counts, rest)) is None:
+                return None
+            action, rest = found
+            inside.append({"term": {"event.action": action}})
+        begin = end = 0
+        for step in STEPS_MS:
+            if rest <= SHALLOW:
+                break
+            if (found := _bucket(self._counts(query, inside, _by_time(step, descends)), rest)) is None:
+                return None
+            begin, rest = found
+            end = begin + step
+            inside.append(span(begin, end))
+        last = ""
+        while rest > SHALLOW:
+            skipped = min(rest, MOST_SKIPPED)
+            body = {"size": 1, "from": skipped - 1, "query": among(*inside), "_source": ["event.id"]}
+            body |= {"sort": _sort(fields[-1:]), "track_total_hits": False}
+            hits = self.search(body, query.org)["hits"]["hits"]
+            if not hits:
+                return None
+            last = hits[0]["_source"]["event"]["id"]
+            inside.append({"range": {"event.id": {"lt" if descends else "gt": last}}})
+            rest -= skipped
+        if end == 0:
+            return _Start(among({"range": {"event.action": {_sign(fields[0]): action}}}), rest)
+        # Of equal times, no id comes before the empty one, upwards; and none is equal to it.
+        at = end if descends and not last else begin
+        return _Start(beyond(fields, SortKey(at, action, last), strictly=True), rest)
+
+    def _counts(self, query: Query, inside: list[Any], aggregation: dict[str, Any]) -> list[tuple[Any, int]]:
+        body = {"size": 0, "query": among(*inside), "aggs": {"counts": aggregation}}
+        answer = self.search(body, query.org)
+        buckets = answer.get("aggregations", {}).get("counts", {}).get("buckets", [])
+        return [(bucket["key"], bucket["doc_count"]) for bucket in buckets]
+
+
+def _sort(direction: Order) -> list[dict[str, str]]:
+    return [{field: way} for field, way in direction]
+
+
+def _sign(field: tuple[str, str]) -> str:
+    return "gte" if field[1] == "asc" else "lte"
+
+
+def _by_action(*, descends: bool) -> dict[str, Any]:
+    # More than any catalogue has: with all of them the counts are exact.
+    return {"terms": {"field": "event.action", "size": 10_000, "order": {"_key": "desc" if descends else "asc"}}}
+
+
+def _by_time(step: int, descends: bool) -> dict[str, Any]:
+    return {
+        "date_histogram": {
+            "field": "@timestamp",
+            "fixed_interval": f"{step}ms",
+            "min_doc_count": 1,
+            "order": {"_key": "desc" if descends else "asc"},
+        }
+    }
+
+
+def _bucket(counts: list[tuple[Any, int]], rest: int) -> tuple[Any, int] | None:
+    """The bucket that has the row after `rest` rows, and how many of them are its own."""
+    for key, count in counts:
+        if rest < count:
+            return key, rest
+        rest -= count
+    return None

@@ -1,0 +1,86 @@
+"""An export's snapshot: a scroll, for which the engine keeps what it found as it was."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ...errors import StoreError, StoreUnavailable
+from ...event import AuditEvent
+from ...query import Query
+from ..base import Snapshot
+from .queries import conditions, order
+from .reading import Reader
+
+__all__ = ["Scroll"]
+
+KEPT = "5m"
+"""How long the engine keeps a scroll that nobody reads on. One that was closed is freed at once."""
+TIMEOUT_S = 60.0
+
+
+class Scroll(Snapshot):
+    """The first `limit` entries of a query."""
+
+    def __init__(self, reader: Reader, query: Query, limit: int) -> None:
+        self._reader = reader
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._id: str | None = None
+        self._fetched: list[AuditEvent] = []
+        body = {
+            "size": min(1000, limit),
+            "query": conditions(query),
+            "sort": [{field: direction} for field, direction in order(query.sort)],
+            "_source": {"excludes": ["search"]},
+        }
+        answer = reader.search(body, query.org, scroll=KEPT)
+        self.total = answer["hits"]["total"]["value"]
+        self._take(answer)
+
+    def batches(self, size: int = 1000) -> Iterator[Sequence[AuditEvent]]:
+        left = min(self._limit, self.total)
+        while left:
+            wanted = min(size, left)
+            # A client that leaves closes the snapshot from another thread, in the middle of this.
+            with self._lock:
+                while len(self._fetched) < wanted:
+                    self._fetch()
+                batch, self._fetched = self._fetched[:wanted], self._fetched[wanted:]
+            left -= wanted
+            yield batch
+
+    def close(self) -> None:
+        with self._lock:
+            self._free()
+
+    def _fetch(self) -> None:
+        if self._id is None:
+            raise StoreError("the export was closed before its end")
+        body = {"scroll": KEPT, "scroll_id": self._id}
+        answer = self._reader.engine.ask("POST", "/_search/scroll", body, timeout=TIMEOUT_S)
+        if answer is None:
+            self._id = None
+            raise StoreUnavailable(
+                f"OpenSearch gave the export up (not read for {KEPT}, or a node left); start it again"
+            )
+        before = len(self._fetched)
+        self._take(answer)
+        if len(self._fetched) == before:
+            self._free()
+            raise StoreUnavailable("OpenSearch gave fewer entries than it had counted; start the export again")
+
+    def _take(self, answer: Any) -> None:
+        self._id = answer.get("_scroll_id", self._id)
+        try:
+            self._reader.whole(answer)
+            self._fetched += [self._reader.event(hit["_source"]) for hit in answer["hits"]["hits"]]
+        except BaseException:
+            self._free()
+            raise
+
+    def _free(self) -> None:
+        scroll, self._id = self._id, None
+        if scroll is not None:
+            self._reader.engine.ask("DELETE", "/_search/scroll", {"scroll_id": [scroll]})

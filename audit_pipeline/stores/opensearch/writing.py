@@ -1,0 +1,160 @@
+"""Writes entries by bulk requests, and looks at the result of each of them.
+
+An entry's index and document id follow from its organisation and id alone. So a repetition always meets its first
+copy, however late, and is answered with 409.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import NamedTuple
+
+import orjson
+
+from ...ecs import document_of, event_of
+from ...errors import StoreUnavailable
+from ...event import AuditEvent, id_time
+from ..base import Refusal
+from .engine import Engine, TooLarge
+
+__all__ = ["Place", "Writer", "place"]
+
+BULK_BYTES = 8 * 2**20
+"""About how large a bulk request is at the most."""
+BULK_TIMEOUT_S = 60.0
+WAIT_FOR_COPIES = "10s"
+"""How long a write waits for a majority of its shard's copies before it is tried again later."""
+
+_NAMES = {"day": "%Y.%m.%d", "month": "%Y.%m", "year": "%Y"}
+_YEARS = range(2000, 3000)  # what the pattern of the template matches
+_REFUSED = {
+    "mapper_parsing_exception": "the index cannot take one of its fields",
+    "strict_dynamic_mapping_exception": "the index has been set not to take one of its fields",
+}
+_TROUBLE = {
+    "unavailable_shards_exception": "too few copies of a shard are there; wait for nodes, or lower replicas",
+    "cluster_block_exception": "writing is blocked; is the disk nearly full, or an index read-only?",
+    "validation_exception": "an index cannot be made; is the limit on shards (cluster.max_shards_per_node) reached?",
+    "invalid_alias_name_exception": "an index has the alias's name; choose another index in AUDIT_STORE_URL",
+}
+
+
+class Place(NamedTuple):
+    """Where a document lies."""
+
+    index_name: str
+    document_id: str
+
+
+def place(index: str, granularity: str, org: str, event_id: str) -> Place:
+    """Where the entry of an organisation and an id lies: for ever the same."""
+    moment = datetime.fromtimestamp(id_time(event_id) // 1000, UTC)
+    # An organisation's name may be longer than the engine lets a document's id be.
+    digest = sha256(org.encode()).hexdigest()[:32]
+    return Place(f"{index}-{moment:{_NAMES[granularity]}}", f"{event_id}.{digest}")
+
+
+class _Write(NamedTuple):
+    """An entry as lines of a bulk request."""
+
+    event: AuditEvent
+    place: Place
+    lines: bytes
+
+
+class Writer:
+    """Writes into the indices of one name."""
+
+    def __init__(self, engine: Engine, index: str) -> None:
+        self._engine = engine
+        self._index = index
+        self._where = f"{engine.name}/{index}"
+
+    def write(self, events: Sequence[AuditEvent], granularity: str, copies: int) -> list[Refusal]:
+        """Keep these entries. Raises StoreUnavailable where some may be missing."""
+        refusals: list[Refusal] = []
+        writes: list[_Write] = []
+        for event in events:
+            if datetime.fromtimestamp(id_time(event.id) // 1000, UTC).year not in _YEARS:
+                refusals.append(Refusal(event, "the time in its id names no index: not of the years 2000 to 2999"))
+                continue
+            where = place(self._index, granularity, event.org, event.id)
+            action = orjson.dumps({"create": {"_index": where.index_name, "_id": where.document_id}})
+            writes.append(_Write(event, where, b"%s\n%s\n" % (action, orjson.dumps(document_of(event)))))
+        for batch in _batches(writes):
+            refusals += self._create(batch, copies)
+        return refusals
+
+    def _create(self, writes: Sequence[_Write], copies: int) -> list[Refusal]:
+        params = {
+            "refresh": "true",
+            "wait_for_active_shards": copies,
+            "timeout": WAIT_FOR_COPIES,
+            "filter_path": "items.create.status,items.create.error.type",
+        }
+        body = b"".join(write.lines for write in writes)
+        try:
+            answer = self._engine.ask("POST", "/_bulk", body, params, timeout=BULK_TIMEOUT_S)
+        except TooLarge:
+            if len(writes) == 1:
+                return [Refusal(writes[0].event, "it is larger than the store, or a proxy before it, takes")]
+            half = len(writes) // 2
+            return self._create(writes[:half], copies) + self._create(writes[half:], copies)
+        items = (answer or {}).get("items", [])
+        if len(items) != len(writes):
+            raise StoreUnavailable(f"{self._where}: answered for {len(items)} of {len(writes)} entries")
+        repeated: list[_Write] = []
+        refused: list[tuple[_Write, str]] = []
+        for write, item in zip(writes, items, strict=True):
+            status, kind = item["create"]["status"], item["create"].get("error", {}).get("type", "")
+            if status == 409:
+                repeated.append(write)
+            elif status == 400:
+                refused.append((write, kind))
+            elif status >= 300:
+                raise self._trouble(status, kind)
+        return self._compared(repeated) + [self._refusal(write, kind) for write, kind in refused]
+
+    def _compared(self, writes: Sequence[_Write]) -> list[Refusal]:
+        """Those of the entries whose place is taken by an entry of other content."""
+        if not writes:
+            return []
+        documents = [{"_index": write.place.index_name, "_id": write.place.document_id} for write in writes]
+        answer = self._engine.ask("POST", "/_mget", {"docs": documents}, {"_source_excludes": "search"})
+        refusals = []
+        for write, stored in zip(writes, answer["docs"], strict=True):
+            if not stored.get("found"):
+                raise StoreUnavailable(f"{self._where}: an entry went away while it was compared; trying again helps")
+            try:
+                same = write.event.same_content(event_of(stored["_source"]))
+            except (KeyError, TypeError, ValueError):  # a document of somebody else's
+                same = False
+            if not same:
+                refusals.append(Refusal(write.event, "its id is taken by an entry of other content"))
+        return refusals
+
+    def _refusal(self, write: _Write, kind: str) -> Refusal:
+        """An entry that its index does not take. Raises StoreUnavailable where there is no index to take it."""
+        if self._engine.ask("GET", f"/{write.place.index_name}", params={"filter_path": "*.aliases"}) is None:
+            # It could not be made, for the limit on shards, say: no fault of the entry's.
+            raise self._trouble(400, kind)
+        return Refusal(write.event, f"{_REFUSED.get(kind, 'the index cannot take it')} ({kind})")
+
+    def _trouble(self, status: int, kind: str) -> StoreUnavailable:
+        why = _TROUBLE.get(kind, "a write failed; trying again is right")
+        return StoreUnavailable(f"{self._where}: {why} ({status} {kind or 'no reason given'})")
+
+
+def _batches(writes: Sequence[_Write]) -> Iterator[list[_Write]]:
+    batch: list[_Write] = []
+    size = 0
+    for write in writes:
+        if batch and size + len(write.lines) > BULK_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(write)
+        size += len(write.lines)
+    if batch:
+        yield batch
