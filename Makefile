@@ -1,11 +1,12 @@
-# `make test` and `make demo` do all their own set-up; they need Python 3.11 or newer and nothing else.
+# `make test` and `make demo` do all their own set-up; they need Python 3.11 or newer, and `make test` also OpenSearch, or
+# Maven and Java 21 to start one (see CONTRIBUTING).
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format check wheel-check faults lock clean
+.PHONY: help demo test engine lint format check wheel-check faults lock clean
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,10 +24,13 @@ demo: $(READY)  ## fill a store as a mail dashboard would, and serve it
 test: $(READY)  ## everything that has to hold
 	$(BIN)/python -m pytest
 
+engine: $(READY)  ## an OpenSearch by hand, until Ctrl-C
+	$(BIN)/python tests/engine.py
+
 lint: $(READY)  ## ruff, ruff format and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict audit_pipeline api
+	$(BIN)/mypy --strict audit_pipeline api index_templates
 
 format: $(READY)  ## put the code in its form
 	$(BIN)/ruff check --fix .

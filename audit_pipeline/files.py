@@ -1,11 +1,11 @@
-"""Database files on disk: made private, and watched for being replaced under a process that has them open."""
+"""Files on disk: made private, replaced whole, and watched for being replaced under a process that has them open."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-__all__ = ["FileId", "file_id", "make_private"]
+__all__ = ["FileId", "file_id", "make_private", "replace_private"]
 
 FileId = tuple[int, int]
 """A file as the system knows it: device and inode."""
@@ -29,3 +29,20 @@ def make_private(path: Path) -> None:
     SQLite gives its -wal and -shm files the mode of the database.
     """
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, so that whoever reads it meets the old one or the new one, whole.
+
+    Raises OSError.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with os.fdopen(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

@@ -11,9 +11,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from .errors import SettingsError
-from .stores import Store, StoreURL
+from .stores import Store
 
-__all__ = ["VARIABLES", "Settings", "spool_path"]
+__all__ = ["VARIABLES", "Settings", "spool_path", "state_folder"]
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -110,21 +110,28 @@ def spool_path(settings: Settings, store: Store) -> Path:
     if store.spool_path is not None:
         return store.spool_path
     try:
+        state = state_folder()
+    except SettingsError as error:
+        raise SettingsError(f"AUDIT_SPOOL: is not set, and {error}, or AUDIT_SPOOL to a file in one") from error
+    identity = store.identity(state / "spool")
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", identity).strip("-")[:60]
+    digest = sha256(identity.encode()).hexdigest()[:8]
+    return state / f"{name}-{digest}.spool.db"
+
+
+def state_folder() -> Path:
+    """The user's folder for what is kept between two runs; made where it is missing. Raises SettingsError."""
+    try:
         state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "audit-pipeline"
     except RuntimeError as error:  # a user without an entry in the system's list, as containers have them
-        raise SettingsError(
-            "AUDIT_SPOOL: is not set, and there is no home folder; name a file to keep it in"
-        ) from error
+        raise SettingsError("there is no home folder; set XDG_STATE_HOME to a folder that can be written") from error
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(
-            f"AUDIT_SPOOL: is not set, and {state} cannot be made ({error.strerror}); name a file in a folder that "
-            "can be written"
+            f"{state} cannot be made ({error.strerror}); set XDG_STATE_HOME to a folder that can be written"
         ) from error
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", str(StoreURL(settings.store_url))).strip("-")[:60]
-    digest = sha256(store.identity(state / "spool").encode()).hexdigest()[:8]
-    return state / f"{name}-{digest}.spool.db"
+    return state
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:

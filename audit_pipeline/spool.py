@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,13 @@ from typing import Any
 
 import apsw
 
+from .database import transaction, use_wal
 from .errors import SettingsError, SpoolError, SpoolFull, SpoolMismatch
 from .event import AuditEvent, now_ms
 from .files import FileId, file_id, make_private
 from .forking import WAIT_S, abandon, prepare_for_forks
 
-__all__ = ["Quarantined", "Spool", "SpoolStatus"]
+__all__ = ["QuarantineRow", "Quarantined", "Spool", "SpoolStatus"]
 
 APPLICATION_ID = 0x41554453
 VERSION = 1
@@ -73,6 +74,19 @@ class Quarantined:
 
     event: AuditEvent
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineRow:
+    """What lies in quarantine at one place."""
+
+    sequence: int
+    """Its place in the spool."""
+    at: int
+    """When it was put there: milliseconds since the epoch, UTC."""
+    reason: str
+    event: AuditEvent | None
+    """None where it is damaged, and cannot be read."""
 
 
 class Spool:
@@ -135,7 +149,7 @@ class Spool:
                     break
             if damaged:
                 # Set aside as it is: one damaged row must not hold up those behind it.
-                with _transaction(db):
+                with transaction(db, "IMMEDIATE"):
                     db.executemany("INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?)", damaged)
         if damaged and not events:
             self.mark_shipped(damaged[-1][0])
@@ -144,7 +158,7 @@ class Spool:
 
     def mark_shipped(self, upto: int, refused: Sequence[Quarantined] = ()) -> None:
         """Say that a store has all entries up to this sequence but the refused ones, which are put in quarantine."""
-        with self._connection() as db, _transaction(db):
+        with self._connection() as db, transaction(db, "IMMEDIATE"):
             db.executemany(
                 "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?)",
                 [(one.event.sequence, now_ms(), one.reason, one.event.to_bytes()) for one in refused],
@@ -153,7 +167,7 @@ class Spool:
 
     def trim(self, batch: int = 10_000) -> int:
         """Delete shipped entries that are older than a day, or beyond the size kept. Returns how many."""
-        with self._connection() as db, _transaction(db):
+        with self._connection() as db, transaction(db, "IMMEDIATE"):
             used = db.execute("SELECT (SELECT * FROM pragma_page_count) - (SELECT * FROM pragma_freelist_count)").get
             crowded = used * db.execute("PRAGMA page_size").get > KEEP_BYTES
             db.execute(
@@ -179,10 +193,31 @@ class Spool:
 
     def quarantined(self) -> list[Quarantined]:
         """The entries in quarantine, in order; without those that are damaged."""
+        return [Quarantined(row.event, row.reason) for row in self.quarantine() if row.event is not None]
+
+    def quarantine(self, limit: int = -1) -> list[QuarantineRow]:
+        """What lies in quarantine, in order; with a limit, the first of it."""
         with self._connection() as db:
-            rows: list[Any] = db.execute("SELECT body, sequence, reason FROM quarantine ORDER BY sequence").fetchall()
-        read = [(_readable(body, self.origin, sequence), reason) for body, sequence, reason in rows]
-        return [Quarantined(event, reason) for event, reason in read if event is not None]
+            rows: list[Any] = db.execute(
+                "SELECT sequence, at, reason, body FROM quarantine ORDER BY sequence LIMIT ?", (limit,)
+            ).fetchall()
+        return [
+            QuarantineRow(sequence, at, reason, _readable(body, self.origin, sequence))
+            for sequence, at, reason, body in rows
+        ]
+
+    def settle(self, taken: Iterable[int], refused: Mapping[int, str]) -> None:
+        """Say what became of entries in quarantine that a store was offered again: all of it, or nothing.
+
+        Those taken leave it; those refused stay, each (by its sequence) with its new reason. The mark of what is
+        shipped has passed them all, and does not move.
+        """
+        with self._connection() as db, transaction(db, "IMMEDIATE"):
+            db.executemany("DELETE FROM quarantine WHERE sequence = ?", [(sequence,) for sequence in taken])
+            db.executemany(
+                "UPDATE quarantine SET reason = ? WHERE sequence = ?",
+                [(reason, sequence) for sequence, reason in refused.items()],
+            )
 
     def quarantine_reasons(self) -> list[str]:
         """Why there are entries in quarantine, each reason once."""
@@ -287,9 +322,9 @@ class Spool:
         db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             db.set_busy_timeout(BUSY_MS)
-            _patiently(db, "PRAGMA journal_mode = WAL")
+            use_wal(db, BUSY_MS)
             db.execute(f"PRAGMA synchronous = {_DURABILITY[self._durability]}")
-            with _transaction(db):
+            with transaction(db, "IMMEDIATE"):
                 if not self._is_spool(db):
                     db.execute(_SCHEMA)
                     db.execute("INSERT INTO meta VALUES (?, ?, 0)", (self._store, os.urandom(8).hex()))
@@ -342,21 +377,6 @@ class Spool:
             ) from error
 
 
-def _patiently(db: apsw.Connection, statement: str) -> None:
-    """Run a statement for which SQLite does not wait by itself while another process makes the same change."""
-    from time import monotonic, sleep
-
-    end = monotonic() + BUSY_MS / 1000
-    while True:
-        try:
-            db.execute(statement)
-            return
-        except apsw.BusyError:
-            if monotonic() > end:
-                raise
-            sleep(0.005)
-
-
 def _readable(body: bytes, origin: str, sequence: int) -> AuditEvent | None:
     try:
         return AuditEvent.from_bytes(body, origin, sequence)
@@ -365,19 +385,6 @@ def _readable(body: bytes, origin: str, sequence: int) -> AuditEvent | None:
 
 
 def _insert(db: apsw.Connection, rows: Sequence[tuple[int, bytes]]) -> int:
-    with _transaction(db):
+    with transaction(db, "IMMEDIATE"):
         db.executemany("INSERT INTO entries (received, body) VALUES (?, ?)", rows)
         return db.last_insert_rowid()
-
-
-@contextmanager
-def _transaction(db: apsw.Connection) -> Iterator[None]:
-    # A signal handler may raise at any point here, also right after BEGIN.
-    try:
-        db.execute("BEGIN IMMEDIATE")
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise

@@ -26,6 +26,9 @@ NEEDED = (
     "audit_pipeline/api/viewer/index.html",
     "audit_pipeline/api/viewer/viewer.js",
     "audit_pipeline/index_templates/__init__.py",
+    "audit_pipeline/index_templates/audit-events.json",
+    "audit_pipeline/index_templates/dashboards.ndjson",
+    "audit_pipeline/index_templates/roles.json",
 )
 LINE = {"timestamp": "2026-01-02T03:04:05.678Z", "action": "domain.deleted", "target": "old.example.com",
         "user": "bob@example.com", "ip": "2001:db8::7"}  # fmt: skip

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,9 +35,11 @@ from .options import (
     opened_pipeline,
     opened_store,
     place_options,
+    printable,
     private_file,
     progress,
     query_of,
+    say,
     settings_of,
 )
 
@@ -76,7 +79,7 @@ def emit(
         pipeline.accept([event])
         click.echo(orjson.dumps({"id": event.id, "problems": event.problems}) if as_json else event.id)
         for problem in event.problems:
-            _say(problem)
+            say(problem)
     return DONE
 
 
@@ -99,8 +102,8 @@ def import_file(file: Path, org: str | None, as_json: bool, store: str | None, s
     with its reason; then the exit status is 3.
     """
     settings = settings_of(store, spool)
-    rejections = _Rejections(file.with_name(file.name + ".rejected.ndjson"))
-    entries = flawed = 0
+    rejections = _Rejections(_beside(file))
+    entries = flawed = read = 0
     batch: list[AuditEvent] = []
     with opened_pipeline(settings) as pipeline, file.open("rb") as lines:
         with suppress(StoreMissing, StoreUnavailable):  # a store of a newer version: say so before anything is recorded
@@ -108,13 +111,19 @@ def import_file(file: Path, org: str | None, as_json: bool, store: str | None, s
         first = pipeline.status().accepted
         with rejections, progress(file.stat().st_size, "Importing") as bar:
 
+            def each_line() -> Iterator[bytes]:
+                nonlocal read
+                for line in lines:  # a pipe does not tell how far it was read
+                    read += len(line)
+                    yield line
+
             def send() -> None:
                 pipeline.accept(batch)
                 batch.clear()
-                bar.update(lines.tell() - bar.pos)
+                bar.update(read - bar.pos)
                 _wait_for_store(pipeline, AHEAD)
 
-            for result in NDJSONReader(pipeline, org).read(iter(lines.readline, b"")):
+            for result in NDJSONReader(pipeline, org).read(each_line()):
                 if isinstance(result, Rejected):
                     rejections.add(result)
                     continue
@@ -149,6 +158,12 @@ def import_file(file: Path, org: str | None, as_json: bool, store: str | None, s
     return IN_PART if rejections.count or refused else DONE
 
 
+def _beside(file: Path) -> Path:
+    """Where rejected lines go; those of /dev/stdin and its like, into the current folder."""
+    place = Path(file.name) if file.absolute().parts[1] in ("dev", "proc") else file
+    return place.with_name(f"{file.name}.rejected.ndjson")
+
+
 class _Rejections:
     """The file of rejected lines; made when there is a first one."""
 
@@ -163,7 +178,7 @@ class _Rejections:
         self._file.write(rejected.to_json())
         self.count += 1
         if self.count <= 3:
-            _say(f"line {rejected.line}: {rejected.reason}")
+            say(f"line {rejected.line}: {rejected.reason}")
 
     def __enter__(self) -> _Rejections:
         return self
@@ -248,7 +263,7 @@ class _Signer:
             end = Window(0, window.offset + len(page.items), after=sort_key(page.items[-1]))
             return self().sign(query, end)
         except SettingsError as error:
-            _say(f"no cursor: {error}")
+            say(f"no cursor: {error}")
             return None
 
 
@@ -256,20 +271,13 @@ def _table(items: list[dict[str, Any]]) -> list[str]:
     columns = ("timestamp", "label", "target", "detail", "user", "ip")
     # A label says what was done; where it was only tried, that has to be seen.
     tried = [item | {"label": f"{item['label']} [failed]"} if _only_tried(item) else item for item in items]
-    rows = [[_printable(item[column])[:60] for column in columns] for item in tried]
+    rows = [[printable(item[column])[:60] for column in columns] for item in tried]
     widths = [max((len(row[place]) for row in rows), default=0) for place in range(len(columns))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _only_tried(item: dict[str, Any]) -> bool:
     return item["outcome"] == "failure" and "fail" not in item["label"].lower()
-
-
-def _printable(text: str) -> str:
-    """The text with what a terminal would obey, or turn round, written as escapes."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
 
 
 @click.command()
@@ -306,11 +314,9 @@ def export(org: str, output: str | None, store: str | None, spool: str | None, *
         else:
             _write_whole(Path(output or name), snapshot, rows)
     if rows < snapshot.total:
-        _say(
-            f"{rows:,} of {counted(snapshot.total)}: cut at AUDIT_EXPORT_LIMIT; narrow the filters, or raise the limit"
-        )
+        say(f"{rows:,} of {counted(snapshot.total)}: cut at AUDIT_EXPORT_LIMIT; narrow the filters, or raise the limit")
         return IN_PART
-    _say(counted(rows) + ("" if output == "-" else f" in {output or name}"))
+    say(counted(rows) + ("" if output == "-" else f" in {output or name}"))
     return DONE
 
 
@@ -364,10 +370,6 @@ def actions(as_json: bool, store: str | None, spool: str | None) -> int:
             else:
                 click.echo(f"  {action.id:28} {action.label:26} {action.tone}")
     return DONE
-
-
-def _say(text: str) -> None:
-    click.echo(f"audit-pipeline: {text}", err=True)
 
 
 COMMANDS = (emit, import_file, search, export, actions)

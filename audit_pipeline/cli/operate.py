@@ -37,6 +37,8 @@ ENDING = frozenset((signal.SIGINT, signal.SIGTERM))
 """The signals that end `ship`."""
 SCOPES = ("audit:read", "audit:export", "audit:write", "audit:metrics")
 """What a token can allow."""
+NAMED = 3
+"""Of many entries in quarantine, so many are named."""
 STUCK_MS = 60_000
 """An entry that waited longer in the spool means that nothing ships it."""
 
@@ -188,6 +190,7 @@ def _spool(path: Path, store: Store) -> Iterator[_Finding]:
     try:
         status = spool.status()
         reasons = spool.quarantine_reasons()
+        first = spool.quarantine(NAMED)
     finally:
         spool.close()
     detail = f"{path}: {counted(status.accepted)} accepted, {status.pending:,} waiting, {status.bytes / 1e6:,.1f} MB"
@@ -197,7 +200,14 @@ def _spool(path: Path, store: Store) -> Iterator[_Finding]:
     else:
         yield _Finding("spool", True, detail)
     if status.quarantined:
-        advice = "They are kept in the spool; correct what sends them."
+        named = ", ".join(f"{row.sequence} ({row.event.id if row.event else 'damaged'})" for row in first)
+        if status.quarantined > len(first):
+            named += f" and {status.quarantined - len(first):,} more"
+        advice = (
+            f"They are kept in the spool: {named}; see `audit-pipeline quarantine list`. Correct "
+            "what sends them; `audit-pipeline quarantine retry` offers them to the store again, with --new-id "
+            "those whose id is taken under a new one."
+        )
         yield _Finding("quarantine", False, f"{counted(status.quarantined)}: {'; '.join(reasons[:3])}", advice)
 
 

@@ -28,12 +28,15 @@ __all__ = [
     "counted",
     "filter_options",
     "json_option",
+    "lasting_store",
     "opened_pipeline",
     "opened_store",
     "place_options",
+    "printable",
     "private_file",
     "progress",
     "query_of",
+    "say",
     "settings_of",
 ]
 
@@ -92,17 +95,30 @@ def opened_store(settings: Settings) -> Iterator[Store]:
         store.close()
 
 
+def lasting_store(url: str, name: str = "AUDIT_STORE_URL") -> Store:
+    """The store of a URL, which the caller closes. Raises SettingsError, which calls the URL by this name.
+
+    A store that would end with the command is refused.
+    """
+    try:
+        store = open_store(url)
+    except SettingsError as error:
+        raise SettingsError(str(error).replace("AUDIT_STORE_URL", name, 1)) from error
+    if not store.lasting:
+        raise SettingsError(
+            f"{name}: this store ends with the command, and its entries with it; name one that lasts, such as "
+            "sqlite:////var/lib/audit/audit.db"
+        )
+    return store
+
+
 @contextmanager
 def opened_pipeline(settings: Settings, *, wait: float = 5.0, ship: bool = True) -> Iterator[AuditPipeline]:
     """A pipeline, closed at the end; `wait` bounds how long that ships what is left, in seconds.
 
     Raises SettingsError for a store that would end with this command.
     """
-    if not open_store(settings.store_url).lasting:
-        raise SettingsError(
-            "AUDIT_STORE_URL: this store ends with the command, and the entry with it; name one that lasts, such as "
-            "sqlite:////var/lib/audit/audit.db"
-        )
+    lasting_store(settings.store_url).close()
     pipeline = AuditPipeline.open(settings=settings, ship=ship)
     try:
         yield pipeline
@@ -138,8 +154,21 @@ def counted(number: int, one: str = "entry", more: str = "entries") -> str:
 
 
 def progress(length: int | None, label: str) -> Any:
-    """A progress bar on a terminal; nothing in a pipe."""
-    return click.progressbar(length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty(), show_pos=True)
+    """A progress bar on a terminal; nothing in a pipe, or where the length is not known."""
+    hidden = not length or not sys.stderr.isatty()
+    return click.progressbar(length=length or 0, label=label, file=sys.stderr, hidden=hidden, show_pos=True)
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would obey, or turn round, written as escapes."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def say(text: str) -> None:
+    """A line for whoever runs the command, beside its output."""
+    click.echo(f"audit-pipeline: {text}", err=True)
 
 
 def private_file(path: Path) -> Any:

@@ -155,6 +155,13 @@ class Store(ABC):
         """The first `limit` entries of a query, all as of now. Raises StoreMissing where nothing has been set up."""
 
     @abstractmethod
+    def organisations(self) -> list[str]:
+        """The names of all organisations that have entries, in order of code points.
+
+        Raises StoreMissing where nothing has been set up.
+        """
+
+    @abstractmethod
     def check(self) -> str:
         """Contact the store, change nothing, and say in one line what is there. Raises StoreError."""
 

@@ -85,6 +85,11 @@ class MemoryStore(Store):
         """See Store.snapshot."""
         return _MemorySnapshot(self._found(query), limit)
 
+    def organisations(self) -> list[str]:
+        """See Store.organisations."""
+        with self._lock:
+            return sorted({org for org, _ in self._entries})
+
     def check(self) -> str:
         """See Store.check."""
         return f"memory: {len(self._entries):,} entries, kept until this process ends"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 
 import apsw
 
+from ..database import transaction, use_wal
 from ..errors import SettingsError, StoreError, StoreMismatch, StoreMissing, StoreUnavailable
 from ..event import AuditEvent
 from ..files import FileId, file_id, make_private
@@ -102,7 +102,7 @@ class SQLiteStore(Store):
         with self._translated():
             if self._file_id() is None:
                 make_private(self.path)
-            with self._connection(installing=True) as db, _transaction(db, "IMMEDIATE"):
+            with self._connection(installing=True) as db, transaction(db, "IMMEDIATE"):
                 if _version(db, self.path) == VERSION:
                     return []
                 db.execute(_SCHEMA)
@@ -120,7 +120,7 @@ class SQLiteStore(Store):
         refusals: list[Refusal] = []
         contents: list[tuple[int, str, int, bytes]] = []
         texts: list[tuple[Any, ...]] = []
-        with self._translated(), self._connection() as db, _transaction(db, "IMMEDIATE"):
+        with self._translated(), self._connection() as db, transaction(db, "IMMEDIATE"):
             orgs = {name: _org(db, name) for name in {event.org for event in events}}
             number = db.execute("SELECT coalesce(max(number), 0) FROM entries").get
             for event in events:
@@ -165,7 +165,7 @@ class SQLiteStore(Store):
         """See Store.search."""
         backwards = window.before is not None
         key = window.before or window.after
-        with self._translated(), self._connection() as db, _transaction(db):
+        with self._translated(), self._connection() as db, transaction(db):
             found = _Selection(query)
             total: int = db.execute(f"SELECT count(*) FROM entries WHERE {found.where}", found.bindings).get
             numbers = found.numbers(
@@ -194,6 +194,15 @@ class SQLiteStore(Store):
                 db.close()
                 self._give(None)
                 raise
+
+    def organisations(self) -> list[str]:
+        """See Store.organisations."""
+        with self._translated(), self._connection() as db:
+            # An index answers EXISTS; SQLite's order of texts, that of their UTF-8, is the order of code points.
+            rows = db.execute(
+                "SELECT name FROM orgs WHERE EXISTS (SELECT * FROM entries WHERE entries.org = orgs.org) ORDER BY name"
+            )
+            return [name for (name,) in rows]
 
     def check(self) -> str:
         """See Store.check."""
@@ -286,7 +295,7 @@ class SQLiteStore(Store):
             if not installing and _version(db, self.path) == 0:
                 raise StoreMissing(f"{self.path}: is empty; install the store with `audit-pipeline setup`")
             if installing:
-                _use_wal(db)
+                use_wal(db, BUSY_MS)
             db.execute("PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY")
         except BaseException:
             db.close()
@@ -320,31 +329,6 @@ class SQLiteStore(Store):
             ) from error
         except apsw.Error as error:
             raise StoreUnavailable(f"{self.path}: {type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def _transaction(db: apsw.Connection, kind: str = "DEFERRED") -> Iterator[None]:
-    try:
-        db.execute(f"BEGIN {kind}")
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-
-
-def _use_wal(db: apsw.Connection) -> None:
-    """Change to a write-ahead log. SQLite does not wait by itself while another process does the same."""
-    end = time.monotonic() + BUSY_MS / 1000
-    while True:
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            return
-        except apsw.BusyError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.005)
 
 
 def _version(db: apsw.Connection, path: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +23,10 @@ from audit_pipeline import AuditPipeline
 from audit_pipeline.settings import Settings
 from audit_pipeline.stores import store_names
 
+from ..places import new_store_url
+
 SECRET = "a secret of the tests, which is long enough for HS256"
 SCOPES = "audit:read audit:export audit:write"
-URLS: dict[str, Callable[[Path], str]] = {
-    "memory": lambda folder: "memory://",
-    "sqlite": lambda folder: f"sqlite:///{folder / 'audit.db'}",
-}
 
 
 class API:
@@ -113,7 +111,7 @@ def check_problem(answer: httpx.Response, status: int, name: str) -> dict[str, A
 @pytest.fixture(params=store_names())
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a new store of each kind."""
-    return URLS[request.param](tmp_path)
+    return new_store_url(request.param, tmp_path)
 
 
 @pytest.fixture

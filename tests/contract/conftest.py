@@ -9,18 +9,15 @@ import pytest
 
 from audit_pipeline.stores import Store, open_store, store_names
 
+from ..places import new_store_url
+
 ORACLE = "memory"
-
-
-def store_url(name: str, folder: Path) -> str:
-    """The URL of a new, empty store: a file in this folder, unless the store is of another kind."""
-    return {"memory": "memory://"}.get(name, f"{name}:///{folder / 'contract.db'}")
 
 
 @pytest.fixture(params=store_names())
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A new store of each kind, set up."""
-    opened = open_store(store_url(request.param, tmp_path))
+    opened = open_store(new_store_url(request.param, tmp_path))
     opened.setup()
     yield opened
     opened.close()

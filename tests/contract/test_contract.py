@@ -300,3 +300,97 @@ def test_one_millisecond_holds_many(store: Store) -> None:
     store.append(events)
     for sort in SORTS:
         assert sorted(walk(store, Query("default", sort=sort), 499)) == sorted(event.id for event in events)
+
+
+def test_two_hundred_thousand_of_one_millisecond(store: Store) -> None:
+    """However many entries share a millisecond, any page of them is reached, on its own and from the one beside it."""
+    now = now_ms()
+    made = entry(timestamp=now / 1000)
+    events = [replace(made, id=uuid7(now, number * 7919 % 200_003)) for number in range(200_000)]
+    for first in range(0, len(events), 5000):
+        assert store.append(events[first : first + 5000]) == []
+    newest = sorted((event.id for event in events), reverse=True)
+    for sort, ids in (("-timestamp", newest), ("timestamp", newest[::-1]), ("action", newest)):
+        query = Query("default", sort=sort)
+        for offset in (0, 111_115, 199_990):
+            page = store.search(query, Window(10, offset))
+            assert [event.id for event in page.items] == ids[offset : offset + 10]
+            assert (page.total, page.has_previous, page.has_next) == (200_000, offset > 0, offset < 199_990)
+    beside = store.search(ALL, Window(10, after=sort_key(replace(made, id=newest[111_114]))))
+    assert [event.id for event in beside.items] == newest[111_115:111_125]
+    before = store.search(ALL, Window(10, before=sort_key(replace(made, id=newest[111_115]))))
+    assert [event.id for event in before.items] == newest[111_105:111_115]
+    with closing(store.snapshot(ALL, 200_000)) as snapshot:
+        assert [event.id for batch in snapshot.batches() for event in batch] == newest
+
+
+def test_pages_go_over_the_turn_of_the_year(store: Store) -> None:
+    """Entries before and after a midnight that ends a day, a month and a year are one list."""
+    midnight = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+    events = [entry(timestamp=(midnight + milliseconds) / 1000) for milliseconds in range(-25, 25)]
+    store.append(events[::2])
+    store.append(events[1::2])
+    for sort, expected in (("timestamp", events), ("-timestamp", events[::-1]), ("action", events[::-1])):
+        query = Query("default", sort=sort)
+        for size in (1, 7, 50):
+            assert walk(store, query, size) == [event.id for event in expected]
+        assert [event.id for event in store.search(query, Window(10, 20)).items] == [
+            event.id for event in expected[20:30]
+        ]
+    around = Query("default", start=midnight - 1, end=midnight + 1)
+    assert found(store, around) == [events[25].id, events[24].id]
+
+
+# For each alphabet: a text, what finds it, and what does not.
+ALPHABETS = {
+    "ASCII": ("Mail.Example", ('"mail example"', "EXAM", "example mail"), ("ail", '"example mail"')),
+    "Latin with accents": ("Łódź Ærøskøbing Straße", ("lodz", "aeroskob", "STRASSE", "łÓ"), ("odz", "strase")),
+    "Greek": ("Σίσυφος", ("σισυφοσ", "ΣΊΣΥ", "σίσυφος"), ("ισυφος", "sisyfos")),
+    "Cyrillic": ("Жанна Ёлкина", ("жанна", "ЕЛКИНА", "ёлк"), ("анна",)),
+    "Hebrew": ("שָׁלוֹם עולם", ("שלום", "שָׁל", '"שלום עולם"'), ("לום",)),
+    "Arabic": ("مَرحبًا بالعالم", ("مرحبا", "مَر", "بالعالم"), ("رحبا",)),
+    "Hindi": ("नमस्ते दुनिया", ("नमस्ते", "नम", "दुनिया"), ("मस्ते",)),
+    "CJK": ("株式会社さくら", ("株式", "株式会社さくら"), ("会社", "さくら")),
+    "half-width kana": ("ｱｲｳ", ("アイウ", "ｱ"), ("イウ",)),
+    "Hangul": ("가나다 한글", ("가나", "한", '"가나다 한글"'), ("나다",)),
+    "emoji": ("deploy👍🏽done 👩‍👧", ("deploy", "done", '"deploy done"', "done👍"), ("ploy",)),
+    "signs": ("a!b\"c#d$e%f&g'h(i)j*k+l,m-n.o/p", ('"a b c d e f g h i j k l m n o p"', "p.a", "a:b"), ('"a c"',)),
+    "full width": ("ＦＵＬＬ　ｗｉｄｔｈ①", ("full", '"full width1"', "ｗｉＤ"), ("idth",)),
+    "beyond the first plane": ("𐐷𐐨 𝔘nicode 𠮷野", ("𐐏", "unicode", "𠮷"), ("野", "𐐨")),
+}
+
+
+@pytest.mark.parametrize("alphabet", ALPHABETS)
+def test_alphabets(store: Store, alphabet: str) -> None:
+    """In every alphabet, words are found by their beginnings, without regard to case and marks, and as phrases."""
+    text, finding, missing = ALPHABETS[alphabet]
+    event = entry("user.created", detail=text)
+    store.append([event, entry("user.created", detail="other")])
+    for q in finding:
+        assert found(store, Query("default", words=parse_words(q))) == [event.id], q
+    for q in missing:
+        assert found(store, Query("default", words=parse_words(q))) == [], q
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "ж", "株", "𐐨", "𝔘"])
+def test_of_a_long_word_255_characters_count(store: Store, letter: str) -> None:
+    """A word of 300 characters is found by its first 255, whatever plane they are of; what follows does not count."""
+    event = entry("user.created", target=letter * 300, detail=letter * 254 + "q")
+    store.append([event, entry("user.created", target=letter * 253, user=letter * 40 + "z" * 400)])
+    whole = tokens(letter * 300)[0]
+    assert len(whole) == 255
+    for part, phrase, expected in (
+        ((whole,), False, 1), ((whole,), True, 1), ((whole[:253],), False, 2), ((whole[:253],), True, 1),
+        ((tokens(letter * 254 + "q")[0],), True, 1), ((whole, whole), True, 0),
+    ):  # fmt: skip
+        query = Query("default", words=(Word(part, phrase),))
+        assert store.search(query, Window(1)).total == expected, (part, phrase)
+
+
+def test_organisations_are_those_with_entries(store: Store) -> None:
+    """Each organisation that has an entry is named once, whole, in order of code points; no other is."""
+    assert store.organisations() == []
+    names = ["b", "Z", "a\0c", "a", "é", "\uffee", "𐐷", "' OR 1=1 --", "a" * 200]
+    store.append([entry(org=name) for name in names for _ in range(3)])
+    store.append([entry(org="b")])
+    assert store.organisations() == sorted(names)

@@ -10,7 +10,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from .conftest import store_url
+from ..places import new_store_url
 from .plain_csv import LABELS
 from .plain_csv import main as plain_csv
 
@@ -53,7 +53,7 @@ def test_two_hundred_thousand_lines(engine: str, tmp_path: Path) -> None:
     """200,000 lines imported, then searched, then exported: the CSV equals that of a plain script, byte for byte."""
     write_lines(tmp_path / "in.ndjson")
     plain_csv(str(tmp_path / "in.ndjson"), str(tmp_path / "plain.csv"))
-    store = store_url(engine, tmp_path)
+    store = new_store_url(engine, tmp_path)
     done = audit_pipeline("import", "in.ndjson", "--store", store, "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"entries": LINES, "rejected": 0, "quarantined": 0, "with_problems": 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import stat
@@ -22,6 +23,7 @@ import pytest
 from audit_pipeline import AuditPipeline, SettingsError
 from audit_pipeline.cli import main
 from audit_pipeline.cli.serving import _listen
+from audit_pipeline.copying import Copy
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
@@ -432,6 +434,16 @@ def test_import_of_a_missing_file(run: Run, file: str) -> None:
     assert file in done.err
 
 
+def test_import_of_a_pipe(place: Path) -> None:
+    """What comes in by /dev/stdin is imported like a file; lines that are none go to a file of the current folder."""
+    given = '{"action": "domain.created", "timestamp": "2026-01-01T00:00:00Z", "user": "a", "ip": ""}\n{\n'
+    done = process("import", "/dev/stdin", input=given)
+    assert (done.status, done.out) == (3, "1 entry stored; 1 line rejected: stdin.rejected.ndjson\n")
+    assert [line["line"] for line in lines((place / "stdin.rejected.ndjson").read_text())] == [2]
+    assert process("import", "/dev/stdin", input=given * 1000).status == 3
+    assert lines(process("search", "--json").err)[0]["total"] == 1000
+
+
 # search
 
 
@@ -554,6 +566,249 @@ def test_export_never_replaces_a_pipe_or_a_device(run: Run, place: Path) -> None
     assert run("export", "-o", "link.csv").status == 0
     assert Path("link.csv").is_symlink()
     assert Path("real.csv").read_bytes().count(b"\r\n") == 3
+
+
+# copy
+
+
+@pytest.fixture
+def state(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's state folder."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
+    return place / "state" / "audit-pipeline"
+
+
+@pytest.mark.usefixtures("state")
+def test_copy_says_what_it_did(run: Run) -> None:
+    """All organisations are copied; a second run has the same to say, and with --json it is one line."""
+    fill(run, 3)
+    run("emit", "domain.created", "--org", "acme", "--target", "theirs")
+    places = ("copy", "sqlite:///audit.db", "sqlite:///other.db")
+    for _ in "ab":
+        assert process(*places) == Ended(0, "4 entries are in sqlite:///other.db now\n", "")
+    assert lines(run(*places, "--json").out) == [{"entries": 4, "refused": 0, "resumed": False}]
+    for org in ("default", "acme"):
+        found = [
+            run("search", "--json", "--org", org, "--store", f"sqlite:///{name}.db") for name in ("audit", "other")
+        ]
+        assert found[0].out == found[1].out != ""
+    assert stat.S_IMODE(Path("other.db").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("places", "status", "said"),
+    [
+        (("sqlite:///audit.db", "sqlite:///./audit.db"), 2, "TO_URL: is the same place as FROM_URL"),
+        (("sqlite:///audit.db", "sqlite:///link.db"), 2, "TO_URL: is the same place as FROM_URL"),
+        (("memory://", "sqlite:///other.db"), 2, "FROM_URL: this store ends with the command"),
+        (("sqlite:///audit.db", "memory://"), 2, "TO_URL: this store ends with the command"),
+        (("sqlite:///audit.db", "postgres://bob:hunter2@db/audit"), 2, "TO_URL: no store is called 'postgres'"),
+        (("sqlite://", "sqlite:///other.db"), 2, "FROM_URL: sqlite needs a file"),
+        (("sqlite:///none.db", "sqlite:///other.db"), 1, "there is no audit store yet"),
+        (("sqlite:///audit.db", "sqlite:///newer.db"), 1, "version 99"),
+        (("sqlite:///newer.db", "sqlite:///other.db"), 1, "version 99"),
+        (("sqlite:///audit.db", "sqlite:///no/folder.db"), 1, "no/folder.db: cannot be used"),
+    ],
+)
+@pytest.mark.usefixtures("state")
+def test_copy_refuses_what_it_cannot_do(
+    run: Run, monkeypatch: pytest.MonkeyPatch, places: tuple[str, str], status: int, said: str
+) -> None:
+    """One line says at once which place is wrong, and why; nothing is made anywhere, no password is shown."""
+    monkeypatch.setattr(Copy, "run", lambda _: pytest.fail("nothing is to be tried"))
+    run("emit", "domain.created")
+    newer(Path("newer.db"))
+    Path("link.db").symlink_to("audit.db")
+    line = run("copy", *places).refused(status)
+    assert said in line
+    assert "hunter2" not in line
+    assert not Path("other.db").exists()
+
+
+def test_copy_that_is_interrupted_is_resumed(run: Run, state: Path) -> None:
+    """Ctrl-C ends it with what to do; the next run says where it goes on, `--restart` begins anew."""
+    fill(run, 1500)
+    script = (
+        "import os, signal, sys; from audit_pipeline import cli, copying; write = copying.replace_private;"
+        "copying.replace_private = lambda *given: (write(*given), os.kill(os.getpid(), signal.SIGINT));"
+        "sys.argv[1:] = ['copy', 'sqlite:///audit.db', 'sqlite:///other.db']; cli.main()"
+    )
+    for option in ("--json", "--restart"):
+        ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        assert (ended.returncode, ended.stdout) == (130, "")
+        assert "interrupted; run it again, and it goes on where it was" in ended.stderr
+        assert "Traceback" not in ended.stderr
+        (file,) = state.iterdir()
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        done = run("copy", "sqlite:///audit.db", "sqlite:///other.db", option)
+        assert done.status == 0
+        if option == "--json":
+            assert done.err.startswith("audit-pipeline: resumed at 2026-01-01T00:16:39.000Z of organisation default;")
+            assert lines(done.out) == [{"entries": 1500, "refused": 0, "resumed": True}]
+        else:
+            assert done == Ended(0, "1,500 entries are in sqlite:///other.db now\n", "")
+        assert list(state.iterdir()) == []
+        Path("other.db").unlink()
+
+
+@pytest.mark.usefixtures("state")
+def test_copy_into_a_store_that_goes_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target that stays unavailable ends the copy with one line that says how to go on."""
+    fill(run, 3)
+    monkeypatch.setattr("audit_pipeline.copying.PATIENCE_S", 0)
+    run("setup", "--store", "sqlite:///other.db")
+    monkeypatch.setattr("audit_pipeline.stores.sqlite.BUSY_MS", 10)
+    db = apsw.Connection("other.db")
+    make = Copy.__init__
+
+    def make_and_lock(*given: Any, **more: Any) -> None:
+        make(*given, **more)
+        db.execute("BEGIN IMMEDIATE")
+
+    monkeypatch.setattr(Copy, "__init__", make_and_lock)
+    line = run("copy", "sqlite:///audit.db", "sqlite:///other.db").refused(1)
+    assert "another process holds its lock" in line
+    assert "run it again, and it goes on where it was" in line
+    monkeypatch.setattr(Copy, "__init__", make)
+    db.execute("ROLLBACK")
+    db.close()
+    assert run("copy", "sqlite:///audit.db", "sqlite:///other.db").status == 0
+
+
+@pytest.mark.usefixtures("state")
+def test_progress_is_for_terminals(run: Run) -> None:
+    """On a terminal `import` and `copy` show how far they are; a pipe has no length, and is read all the same."""
+    fill(run, 3)
+
+    def on_a_terminal(*arguments: str, **more: Any) -> str:
+        ours, theirs = os.openpty()
+        try:
+            ended = subprocess.run([*COMMAND, *arguments], stderr=theirs, stdout=subprocess.PIPE, timeout=30, **more)
+            assert ended.returncode == 0
+            os.set_blocking(ours, False)
+            return os.read(ours, 100_000).decode() if select.select([ours], [], [], 0)[0] else ""
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+    assert "3/3" in on_a_terminal("copy", "sqlite:///audit.db", "sqlite:///other.db")
+    size = Path("entries.ndjson").stat().st_size
+    assert f"{size}/{size}" in on_a_terminal("import", "entries.ndjson")
+    assert on_a_terminal("import", "/dev/stdin", input=Path("entries.ndjson").read_bytes()) == ""
+
+
+# quarantine
+
+
+TAKEN_ID = "019ab3c0-7d1b-7c3e-9f00-3d5a0b6c1e2f"
+TAKEN = "its id is taken by an entry of other content"
+
+
+def take(run: Run, *targets: str) -> None:
+    """Record entries under one id: the first one is stored, the others are refused."""
+    Path("taken.ndjson").write_bytes(b"".join(
+        orjson.dumps({"action": "domain.created", "timestamp": "2026-01-01T00:00:00Z", "id": TAKEN_ID, "user": "a",
+                      "ip": "10.0.0.5", "target": target, "org": "acme"}) + b"\n"
+        for target in targets
+    ))  # fmt: skip
+    assert run("import", "taken.ndjson").status == 3
+
+
+def test_from_quarantine_into_the_store(run: Run) -> None:
+    """What the store refused is listed, shown with its address masked, and stored under a new id when that is asked."""
+    take(run, "first", "from 10.0.0.5\x1b[31m")
+    listed = process("quarantine", "list")
+    assert listed == Ended(0, f"2  2026-01-01T00:00:00.000Z  acme  domain.created  {TAKEN_ID}  {TAKEN}\n", "")
+    shown = process("quarantine", "show", "2")
+    assert (shown.status, shown.err) == (0, "")
+    fields = dict(line.split(":", 1) for line in shown.out.splitlines())
+    fields = {name: value.strip() for name, value in fields.items()}
+    assert (fields["ip"], fields["target"]) == ("10.0.0.xxx", r"from 10.0.0.xxx\x1b[31m")
+    assert (fields["reason"], fields["org"], fields["sequence"]) == (TAKEN, "acme", "2")
+    assert fields["quarantined"].startswith("20")
+    assert "10.0.0.5" not in shown.out
+    again = process("quarantine", "retry")
+    assert (again.status, again.out) == (3, "0 entries stored; 1 entry still in quarantine\n")
+    assert again.err.splitlines()[0] == f"audit-pipeline: 2: {TAKEN}"
+    assert "--new-id" in again.err
+    stored = process("quarantine", "retry", "--new-id")
+    assert (stored.status, stored.err) == (0, "")
+    new = lines(process("search", "--org", "acme", "--q", "from", "--json").out)[0]["id"]
+    assert stored.out == f"2: stored as {new}\n1 entry stored\n"
+    assert process("quarantine", "list") == Ended(0, "nothing is in quarantine\n", "")
+    assert process("quarantine", "retry") == Ended(0, "0 entries stored\n", "")
+
+
+def test_quarantine_prints_machine_readable_lines(run: Run) -> None:
+    """With --json each row is a line, also one that is damaged; the address is masked in each."""
+    take(run, "first", "second", "third", "fourth")
+    db = apsw.Connection("audit.spool.db")
+    db.execute("UPDATE quarantine SET body = x'7b' WHERE sequence = 3")
+    db.close()
+    listed = run("quarantine", "list", "--json")
+    assert (listed.status, listed.err) == (0, "")
+    second, third, fourth = lines(listed.out)
+    assert second == {
+        "sequence": 2, "timestamp": "2026-01-01T00:00:00.000Z", "org": "acme", "action": "domain.created",
+        "id": TAKEN_ID, "reason": TAKEN, "quarantined": second["quarantined"], "damaged": False,
+    }  # fmt: skip
+    assert third == {
+        "sequence": 3, "timestamp": None, "org": "", "action": None, "id": None, "reason": TAKEN,
+        "quarantined": third["quarantined"], "damaged": True,
+    }  # fmt: skip
+    assert "3  [damaged]  " in run("quarantine", "list").out
+    (shown,) = lines(run("quarantine", "show", "4", "--json").out)
+    assert shown | fourth == shown
+    assert (shown["entry"]["target"], shown["entry"]["ip"]) == ("fourth", "10.0.0.xxx")
+    assert lines(run("quarantine", "show", "3", "--json").out)[0]["entry"] is None
+    assert "damaged:     true" in run("quarantine", "show", "3").out
+    (chosen,) = lines(run("quarantine", "retry", "2", "2", "--new-id", "--json").out)
+    assert (chosen["stored"], chosen["quarantined"], list(chosen["renamed"])) == (1, 0, ["2"])
+    rest = run("quarantine", "retry", "--new-id", "--json")
+    assert rest.status == 3
+    (counts,) = lines(rest.out)
+    assert (counts["stored"], counts["quarantined"], list(counts["renamed"])) == (1, 1, ["4"])
+    assert "10.0.0.5" not in listed.out + orjson.dumps(shown).decode()
+
+
+def test_quarantine_names_what_there_is(run: Run, place: Path) -> None:
+    """A sequence that is not in quarantine is wrong use, told with those that are; without a spool there is nothing."""
+    for command in (["list"], ["show", "1"], ["retry"]):
+        assert "audit.spool.db: there is no spool yet" in run("quarantine", *command).refused(1)
+        assert "ends with the command" in run("quarantine", *command, "--store", "memory://").refused(2)
+    assert list(place.iterdir()) == []
+    take(run, "first", *map(str, range(12)))
+    for command in ("show", "retry"):
+        wrong = run("quarantine", command, "1")
+        assert (wrong.status, wrong.out) == (2, "")
+        assert "1 is not in quarantine; allowed are 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 …" in wrong.err
+        assert "audit-pipeline quarantine list" in wrong.err
+    assert run("quarantine", "show", "0").status == 2
+    assert run("quarantine").status == 2
+
+
+def test_retry_while_the_store_is_down(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its store nothing leaves the quarantine, and one line says why."""
+    take(run, "first", "second")
+    before = run("quarantine", "list")
+    monkeypatch.setattr("audit_pipeline.stores.sqlite.BUSY_MS", 10)
+    db = apsw.Connection("audit.db")
+    db.execute("BEGIN IMMEDIATE")
+    assert "another process holds its lock" in run("quarantine", "retry", "--new-id").refused(1)
+    db.execute("ROLLBACK")
+    db.close()
+    assert run("quarantine", "list") == before
+
+
+def test_doctor_names_what_is_in_quarantine(run: Run) -> None:
+    """The first of them by sequence and id, how many more there are, and the commands that deal with them."""
+    take(run, "first", *map(str, range(5)))
+    (wrong,) = (finding for finding in lines(run("doctor", "--json").out) if not finding["ok"])
+    assert wrong["check"] == "quarantine"
+    assert wrong["detail"] == f"5 entries: {TAKEN}"
+    assert f"2 ({TAKEN_ID}), 3 ({TAKEN_ID}), 4 ({TAKEN_ID}) and 2 more" in wrong["do"]
+    assert "`audit-pipeline quarantine list`" in wrong["do"]
+    assert "`audit-pipeline quarantine retry`" in wrong["do"]
 
 
 # actions, token, setup
@@ -709,7 +964,7 @@ def test_help_and_version(run: Run) -> None:
     """Help lists every command; without one, or with a wrong one, it is wrong use."""
     shown = run("--help")
     assert shown.status == 0
-    commands = "demo serve setup ship emit import search export actions token doctor"
+    commands = "demo serve setup ship emit import copy search export quarantine actions token doctor"
     assert all(f"  {name} " in shown.out for name in commands.split())
     assert run("--version").out.startswith("audit-pipeline, version ")
     for wrong in ([], ["nonsense"], ["search", "--nonsense"]):

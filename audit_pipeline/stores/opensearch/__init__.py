@@ -38,7 +38,7 @@ class OpenSearchStore(Store):
         self._engine = engine
         self._index = index
         self._template = IndexTemplate(engine, index, options)
-        self._writer = Writer(engine, index)
+        self._writer = Writer(engine, index, self._template)
         self._reader = Reader(engine, index)
 
     @classmethod
@@ -69,9 +69,8 @@ class OpenSearchStore(Store):
 
     def append(self, events: Sequence[AuditEvent]) -> list[Refusal]:
         """See Store.append."""
-        installed = self._template.for_writing()
         try:
-            return self._writer.write(events, installed.granularity, installed.copies)
+            return self._writer.write(events)
         except StoreError:
             self._template.forget()
             raise
@@ -117,7 +116,7 @@ class OpenSearchStore(Store):
         about = self._engine.ask("GET", "/")
         template = self._template.state()
         health = self._engine.ask("GET", "/_cluster/health")
-        count = self._engine.ask("GET", f"/{self._index}/_count", params={"ignore_unavailable": "true"})
+        count = self._engine.ask("GET", f"/{self._index}/_count") or {"count": 0}
         nodes = health["number_of_nodes"]
         return (
             f"{self._engine.name}/{self._index}: OpenSearch {about['version']['number']}, {health['status']}, "

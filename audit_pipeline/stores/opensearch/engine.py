@@ -36,6 +36,10 @@ _WHY = {
 }
 
 
+_TO_REPAIR = {
+    "index_closed_exception": "an index is closed, and what is in it could not be shown; open it, or delete it",
+    "too_many_scroll_contexts_exception": "too many exports are open; trying again helps when one has ended",
+}
 # A shard of an index that is just being made, by another writer in a new month, say, cannot be asked for a moment.
 _NOT_STARTED = ("search_phase_execution_exception", "no_shard_available_action_exception")
 NEW_INDEX_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -91,13 +95,14 @@ class Engine:
         body: Any = None,
         params: Mapping[str, Any] | None = None,
         *,
-        timeout: float = TIMEOUT_S,
+        timeout: float | None = None,
     ) -> Any:
         """The answer to a request, as JSON; None where there is no such thing (404).
 
         `body` is a JSON value, or bytes that are sent as they are. Raises StoreUnavailable while trying again is right,
         TooLarge, and StoreError where the engine refuses the request itself.
         """
+        timeout = timeout or TIMEOUT_S
         for pause in NEW_INDEX_PAUSES_S:
             try:
                 return self._ask(method, path, body, params, timeout)
@@ -138,6 +143,8 @@ class Engine:
         """An error status as an exception. Of the engine's words only the type of the error is used."""
         status = error.status_code
         kind = str(error.error) if re.fullmatch(r"[a-z_]{1,60}", str(error.error)) else "no reason given"
+        if kind in _TO_REPAIR:
+            return StoreUnavailable(f"{self.name}: {_TO_REPAIR[kind]} ({status} {kind})")
         if status == 413:
             return TooLarge(f"{self.name}: the request is too large")
         if status in _WHY:

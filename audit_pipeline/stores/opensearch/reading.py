@@ -21,9 +21,10 @@ MOST_SKIPPED = 9_999
 STEPS_MS = (86_400_000, 60_000, 1000, 1)
 """The ever shorter spans by which entries are counted on the way to a deep page, in milliseconds."""
 
-# Without the first, an answer could lack what a failed shard holds. The others: before the first entry there is no
-# index, and so no alias.
-_WHOLE = {"allow_partial_search_results": "false", "ignore_unavailable": "true", "allow_no_indices": "true"}
+# Otherwise an answer could lack what a failed shard holds. Neither are closed indices left out: they are an error.
+_WHOLE = {"allow_partial_search_results": "false"}
+# Before the first entry there is no index, and so no alias.
+_NOTHING: dict[str, Any] = {"hits": {"total": {"value": 0}, "hits": []}, "_shards": {"total": 0, "failed": 0}}
 
 
 class _Start(NamedTuple):
@@ -81,14 +82,14 @@ class Reader:
         # Of each shard, an organisation's requests go to the same copy: two copies need not have been refreshed at
         # the same moment.
         copy = {"preference": sha256(org.encode()).hexdigest()[:16]} if org else {}
-        answer = self.engine.ask("POST", f"/{self._index}/_search", body, {**_WHOLE, **copy, **params})
+        answer = self.engine.ask("POST", f"/{self._index}/_search", body, {**_WHOLE, **copy, **params}) or _NOTHING
         self.whole(answer)
         self.seen = self.seen or answer["_shards"]["total"] > 0
         return answer
 
     def whole(self, answer: Any) -> None:
         """Raises StoreUnavailable for an answer that lacks something."""
-        if answer is None or answer.get("timed_out") or answer["_shards"]["failed"]:
+        if answer.get("timed_out") or answer["_shards"]["failed"]:
             raise StoreUnavailable(f"{self._where}: a part of the indices did not answer; trying again helps")
 
     def event(self, document: Any) -> AuditEvent:

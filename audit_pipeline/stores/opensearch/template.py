@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from time import monotonic
 from typing import Any, NamedTuple
 
 from ...errors import StoreMismatch, StoreMissing
@@ -39,7 +39,9 @@ class IndexTemplate:
         """See Store.setup."""
         found = self._found()
         if found is None:
-            body = index_template(self._index, **{"granularity": "month", **self._options})
+            granularity = self._granularity_of_indices() or self._options.get("granularity", "month")
+            self._same_granularity(granularity)
+            body = index_template(self._index, **{**self._options, "granularity": granularity})
             self._engine.ask("PUT", self._path, body)
             return [f"{self._where}: index template installed"]
         meta = found.get("_meta", {})
@@ -48,12 +50,7 @@ class IndexTemplate:
                 f"{self._where}: an index template of this name is there that is not audit-pipeline's; choose another "
                 "index in AUDIT_STORE_URL"
             )
-        granularity = _granularity(found)
-        if self._options.get("granularity", granularity) != granularity:
-            raise StoreMismatch(
-                f"{self._where}: was set up with granularity={granularity}, which cannot be changed; write that in "
-                "AUDIT_STORE_URL, or choose another index"
-            )
+        self._same_granularity(_granularity(found))
         if changed_by_hand(found):
             return [f"{self._where}: the index template was changed by hand; left alone"]
         if found.get("version", 0) > VERSION:
@@ -69,10 +66,23 @@ class IndexTemplate:
         self._engine.ask("PUT", f"/{self._index}/_mapping", wanted["template"]["mappings"])
         return [f"{self._where}: index template brought up to date; it holds for indices made from now on"]
 
-    def for_writing(self) -> Installed:
-        """What is installed, after seeing to it that something is. Not asked for each batch."""
+    def _granularity_of_indices(self) -> str | None:
+        """That of the indices which are there without a template: deleted by hand, or restored without it."""
+        indices = self._engine.ask("GET", f"/{self._index}-2*", params={"filter_path": "*.aliases"})
+        dots = {name.count(".") for name in indices or ()}
+        return {0: "year", 1: "month", 2: "day"}.get(dots.pop()) if dots else None
+
+    def _same_granularity(self, granularity: str) -> None:
+        if self._options.get("granularity", granularity) != granularity:
+            raise StoreMismatch(
+                f"{self._where}: was set up with granularity={granularity}, which cannot be changed; write that in "
+                "AUDIT_STORE_URL, or choose another index"
+            )
+
+    def for_writing(self, within: float = RECHECK_S) -> Installed:
+        """What is installed, after seeing to it that something is; looked at within so many seconds."""
         installed = self._installed
-        if installed is None or time.monotonic() - installed.at > RECHECK_S:
+        if installed is None or monotonic() - installed.at > within:
             self.install()
             self._installed = installed = self._look()
         return installed
@@ -111,7 +121,7 @@ class IndexTemplate:
                 f"{', '.join(GRANULARITIES)}"
             )
         nodes = self._engine.ask("GET", "/_cluster/health", params={"filter_path": "number_of_data_nodes"})
-        return Installed(granularity, _majority(found, nodes["number_of_data_nodes"]), time.monotonic())
+        return Installed(granularity, _majority(found, nodes["number_of_data_nodes"]), monotonic())
 
     def _missing(self) -> StoreMissing:
         return StoreMissing(

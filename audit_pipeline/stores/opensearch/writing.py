@@ -18,6 +18,7 @@ from ...errors import StoreUnavailable
 from ...event import AuditEvent, id_time
 from ..base import Refusal
 from .engine import Engine, TooLarge
+from .template import IndexTemplate
 
 __all__ = ["Place", "Writer", "place"]
 
@@ -67,24 +68,32 @@ class _Write(NamedTuple):
 class Writer:
     """Writes into the indices of one name."""
 
-    def __init__(self, engine: Engine, index: str) -> None:
+    def __init__(self, engine: Engine, index: str, template: IndexTemplate) -> None:
         self._engine = engine
         self._index = index
+        self._template = template
         self._where = f"{engine.name}/{index}"
+        self._known: set[str] = set()
 
-    def write(self, events: Sequence[AuditEvent], granularity: str, copies: int) -> list[Refusal]:
+    def write(self, events: Sequence[AuditEvent]) -> list[Refusal]:
         """Keep these entries. Raises StoreUnavailable where some may be missing."""
+        installed = self._template.for_writing()
         refusals: list[Refusal] = []
         writes: list[_Write] = []
         for event in events:
             if datetime.fromtimestamp(id_time(event.id) // 1000, UTC).year not in _YEARS:
                 refusals.append(Refusal(event, "the time in its id names no index: not of the years 2000 to 2999"))
                 continue
-            where = place(self._index, granularity, event.org, event.id)
+            where = place(self._index, installed.granularity, event.org, event.id)
             action = orjson.dumps({"create": {"_index": where.index_name, "_id": where.document_id}})
             writes.append(_Write(event, where, b"%s\n%s\n" % (action, orjson.dumps(document_of(event)))))
+        names = {write.place.index_name for write in writes}
+        if not names <= self._known:
+            # Made without the template, an index would be one that cannot be searched.
+            installed = self._template.for_writing(within=1.0)
         for batch in _batches(writes):
-            refusals += self._create(batch, copies)
+            refusals += self._create(batch, installed.copies)
+        self._known |= names
         return refusals
 
     def _create(self, writes: Sequence[_Write], copies: int) -> list[Refusal]:

@@ -1,0 +1,48 @@
+"""Gives entries to a store directly, as they are: for what has its place in a spool already, or came from a store.
+
+The shipper does not use this: it waits for ever, which a command cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from .errors import AuditError
+from .event import AuditEvent
+from .stores import Refusal, Store
+
+__all__ = ["in_batches", "offer"]
+
+BATCH = 1000
+"""Entries in a batch, at the most."""
+BATCH_BYTES = 4 * 2**20
+"""About how many bytes a batch has, at the most: a store has a limit for one request."""
+
+
+def in_batches(events: Iterable[AuditEvent]) -> Iterator[list[AuditEvent]]:
+    """The events in batches that a store can take at once."""
+    batch: list[AuditEvent] = []
+    size = 0
+    for event in events:
+        batch.append(event)
+        size += len(event.to_bytes())
+        if len(batch) == BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def offer(store: Store, events: Sequence[AuditEvent]) -> list[Refusal]:
+    """Append a batch, and return what the store refuses; an entry that it breaks down over is one of those.
+
+    Raises the AuditErrors that the store raises.
+    """
+    try:
+        return store.append(events)
+    except AuditError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a fault of the store: one entry must not hold up the others
+        if len(events) > 1:
+            return [refusal for event in events for refusal in offer(store, [event])]
+        return [Refusal(event, f"the store breaks down over it ({type(error).__name__})") for event in events]

@@ -1,0 +1,231 @@
+"""Pages, counts and exports over many indices, and over a network and an engine that fail in between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+
+from audit_pipeline.errors import StoreError, StoreUnavailable
+from audit_pipeline.event import now_ms
+from audit_pipeline.query import SORTS, Query, Window, sort_key
+from audit_pipeline.stores import Store
+from audit_pipeline.stores.opensearch import reading
+
+from ..engine import Cluster
+from .conftest import entry
+from .proxy import RESET, Exchange, Proxy
+
+ALL = Query("default")
+DAY_S = 86_400
+
+
+def scrolls(opensearch: Cluster) -> int:
+    """How many scrolls the engine keeps open."""
+    stats = opensearch.call("GET", "/_nodes/stats/indices/search")
+    return sum(node["indices"]["search"]["scroll_current"] for node in stats["nodes"].values())
+
+
+def many(store: Store, number: int = 2500) -> list[str]:
+    """So many entries over four months, as ids from the newest to the oldest."""
+    now = now_ms() / 1000
+    events = [entry(timestamp=now - place * 120 * DAY_S / number, target=str(place)) for place in range(number)]
+    for first in range(0, number, 500):
+        assert store.append(events[first : first + 500]) == []
+    return [event.id for event in events]
+
+
+def test_pages_go_over_the_border_of_indices(store: Store, opensearch: Cluster, index: str) -> None:
+    """A page with entries of two months, and walks and jumps over several, are as of one list."""
+    expected = many(store, 400)
+    assert len(opensearch.call("GET", f"/_resolve/index/{index}-*")["indices"]) >= 4
+    for sort, ids in (("-timestamp", expected), ("timestamp", expected[::-1])):
+        query = Query("default", sort=sort)
+        met: list[str] = []
+        window = Window(33)
+        while True:
+            page = store.search(query, window)
+            assert page.total == 400
+            met += [event.id for event in page.items]
+            if not page.has_next:
+                break
+            window = Window(33, after=sort_key(page.items[-1]))
+        assert met == ids
+        for offset in range(0, 400, 50):
+            assert [event.id for event in store.search(query, Window(50, offset)).items] == ids[offset : offset + 50]
+
+
+def test_an_index_that_is_deleted_between_two_pages(store: Store, opensearch: Cluster, index: str) -> None:
+    """Retention in the middle of a walk: what is left comes in order, once each, and totals say what is there."""
+    expected = many(store, 200)
+    page = store.search(ALL, Window(60))
+    months = sorted(one["name"] for one in opensearch.call("GET", f"/_resolve/index/{index}-*")["indices"])
+    opensearch.call("DELETE", f"/{months[-2]}")
+    left = {event.id for event in store.search(ALL, Window(1000)).items}
+    assert len(left) < 200
+    met = [event.id for event in page.items]
+    while page.has_next:
+        page = store.search(ALL, Window(60, after=sort_key(page.items[-1])))
+        met += [event.id for event in page.items]
+        assert page.total == len(left)
+        assert page.has_previous
+    assert met[60:] == [event_id for event_id in expected[60:] if event_id in left]
+    for month in months:
+        opensearch.call("DELETE", f"/{month}?ignore_unavailable=true")
+    assert store.search(ALL, Window(60)).total == 0
+    assert store.get("default", expected[0]) is None
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_any_page_can_be_jumped_to(store: Store, sort: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However deep a page lies, it is the one that walking there would show."""
+    monkeypatch.setattr(reading, "SHALLOW", 3)
+    monkeypatch.setattr(reading, "MOST_SKIPPED", 7)
+    now = now_ms()
+    # Several in a day, in a minute, in a second, and many in one millisecond.
+    offsets = (
+        [0] * 60 + [1, 2, 2, 900, 1500, 61_000, 61_001, 3_600_000] * 6 + [place * 86_400_123 for place in range(60)]
+    )
+    names = ("user.created", "domain.created", "domain.deleted")
+    store.append([entry(names[place % 3], timestamp=(now - offset) / 1000) for place, offset in enumerate(offsets)])
+    query = Query("default", sort=sort, categories=frozenset(("users", "domains")))
+    whole = store.search(query, Window(1000)).items
+    assert len(whole) == len(offsets)
+    for offset in range(len(whole)):
+        page = store.search(query, Window(10, offset))
+        assert page.items == whole[offset : offset + 10], offset
+        assert (page.total, page.has_previous, page.has_next) == (
+            len(whole),
+            offset > 0,
+            offset + 10 < len(whole),
+        )
+    for offset in (len(whole), len(whole) + 1, 10**18):
+        assert store.search(query, Window(10, offset)).items == ()
+
+
+def test_pages_are_not_skipped_through(far: Store, store: Store, proxy: Proxy) -> None:
+    """No request asks the engine to skip more rows than it does at once, however deep the page lies."""
+    many(store)
+    assert len(far.search(ALL, Window(25, 2400)).items) == 25
+    bodies = [json.loads(exchange.body) for exchange in proxy.seen if "_search" in exchange.path]
+    assert max(body.get("from", 0) for body in bodies) <= reading.SHALLOW
+    assert not any("scroll" in exchange.path or "point_in_time" in exchange.path for exchange in proxy.seen)
+
+
+def test_a_part_is_never_taken_for_the_whole(far: Store, store: Store, proxy: Proxy) -> None:
+    """An answer of which a shard failed, or that ran out of time, is an error, and no shorter page."""
+    many(store, 30)
+
+    def spoiled(**change: object) -> Callable[[Exchange], object]:
+        return lambda exchange: (200, json.dumps(json.loads(exchange.answer) | change).encode())
+
+    for fault in (
+        spoiled(timed_out=True),
+        spoiled(_shards={"total": 2, "successful": 1, "failed": 1}),
+        lambda exchange: (503, b'{"error":{"type":"search_phase_execution_exception"}}'),
+        lambda exchange: RESET,
+    ):
+        proxy.after_answer = fault
+        for ask in (
+            lambda: far.search(ALL, Window(10)),
+            lambda: far.search(ALL, Window(10, 5)),
+            lambda: far.snapshot(ALL, 10),
+            far.organisations,
+        ):
+            with pytest.raises(StoreUnavailable):
+                ask()
+    proxy.after_answer = lambda exchange: None
+    assert far.search(ALL, Window(10)).total == 30
+    assert all("allow_partial_search_results=false" in one.path for one in proxy.seen if "/_search?" in one.path)
+
+
+def test_a_closed_index_is_an_error(store: Store, opensearch: Cluster, index: str) -> None:
+    """Where a month was closed by hand, nothing is answered without it."""
+    many(store, 100)
+    months = sorted(one["name"] for one in opensearch.call("GET", f"/_resolve/index/{index}-*")["indices"])
+    opensearch.call("POST", f"/{months[1]}/_close")
+    for ask in (
+        lambda: store.search(ALL, Window(10)),
+        lambda: store.search(ALL, Window(10, 50)),
+        lambda: store.snapshot(ALL, 10),
+        store.organisations,
+        store.check,
+    ):
+        with pytest.raises(StoreUnavailable, match="an index is closed"):
+            ask()
+    opensearch.call("POST", f"/{months[1]}/_open?wait_for_active_shards=1")
+    assert store.search(ALL, Window(10)).total == 100
+
+
+def test_scrolls_are_freed(store: Store, opensearch: Cluster) -> None:
+    """Read to the end, left in the middle, or never begun: closing an export frees it at once."""
+    expected = many(store)
+    before = scrolls(opensearch)
+    for take in (0, 1, 3, 99):
+        snapshot = store.snapshot(ALL, 2300)
+        assert scrolls(opensearch) > before
+        ids: list[str] = []
+        for place, batch in enumerate(snapshot.batches(700)):
+            if place == take:
+                break
+            ids += [event.id for event in batch]
+        assert ids == expected[: min(700 * take, 2300)]
+        snapshot.close()
+        snapshot.close()
+        assert scrolls(opensearch) == before
+        with pytest.raises(StoreError, match="closed"):
+            list(snapshot.batches(5000))
+
+
+def test_a_scroll_is_freed_when_a_page_of_it_fails(far: Store, store: Store, proxy: Proxy, opensearch: Cluster) -> None:
+    """An export that breaks in the middle raises, and what the engine holds for it is freed by closing it."""
+    many(store)
+    before = scrolls(opensearch)
+
+    def fault(exchange: Exchange) -> object:
+        if exchange.path.startswith("/_search/scroll") and exchange.method == "POST":
+            return 200, json.dumps(json.loads(exchange.answer) | {"timed_out": True}).encode()
+        return None
+
+    proxy.after_answer = fault
+    with closing(far.snapshot(ALL, 2500)) as snapshot, pytest.raises(StoreUnavailable):
+        list(snapshot.batches(1000))
+    assert scrolls(opensearch) == before
+
+
+def test_a_scroll_that_the_engine_gave_up_breaks_the_export(store: Store, opensearch: Cluster) -> None:
+    """Where the engine no longer knows a scroll, the export ends with an error, and never early."""
+    many(store)
+    with closing(store.snapshot(ALL, 2500)) as snapshot:
+        batches = snapshot.batches(1000)
+        assert len(next(batches)) == 1000
+        opensearch.call("DELETE", "/_search/scroll/_all")
+        with pytest.raises(StoreUnavailable, match="start it again"):
+            list(batches)
+
+
+def test_an_export_of_a_snapshot_ends_with_its_total(far: Store, store: Store, proxy: Proxy) -> None:
+    """Where the engine gives fewer entries than it counted, the export breaks."""
+    many(store)
+
+    def fault(exchange: Exchange) -> object:
+        answer = json.loads(exchange.answer)
+        if exchange.path.startswith("/_search/scroll") and exchange.method == "POST":
+            answer["hits"]["hits"] = []
+            return 200, json.dumps(answer).encode()
+        return None
+
+    proxy.after_answer = fault
+    with closing(far.snapshot(ALL, 2500)) as snapshot, pytest.raises(StoreUnavailable, match="fewer entries"):
+        list(snapshot.batches(1000))
+
+
+def test_a_foreign_document_is_an_error(store: Store, opensearch: Cluster, index: str) -> None:
+    """A document that is no entry, put there by hand, is said to be one; nothing is left out silently."""
+    store.append([entry()])
+    body = {"organization": {"id": "default"}, "@timestamp": "2026-11-23T00:00:00Z", "event": {"id": "x"}}
+    opensearch.call("POST", f"/{index}-2026.11/_doc?refresh=true", body)
+    with pytest.raises(StoreError, match="no audit entry"):
+        store.search(ALL, Window(10))
