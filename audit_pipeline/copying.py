@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .errors import StoreMissing, StoreUnavailable
 from .event import AuditEvent
-from .files import replace_private
+from .files import replacing
 from .offering import in_batches, offer
 from .query import Query, Window
 from .settings import state_folder
@@ -138,7 +138,8 @@ class Copy:
         self.copied = replace(done, entries=done.entries + len(batch) - refused, refused=done.refused + refused)
         last = batch[-1]
         mark = _Mark(last.org, last.timestamp, last.id, self.copied)
-        replace_private(self._file, json.dumps(asdict(mark)).encode())
+        with replacing(self._file) as file:
+            file.write(json.dumps(asdict(mark)).encode())
 
     def _known_mark(self) -> _Mark | None:
         """The mark of an interrupted copy. None where there is none, or one of the stores was replaced since."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["FileId", "file_id", "make_private", "replace_private"]
+__all__ = ["FileId", "file_id", "make_private", "replacing"]
 
 FileId = tuple[int, int]
 """A file as the system knows it: device and inode."""
@@ -31,15 +34,18 @@ def make_private(path: Path) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 
-def replace_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, so that whoever reads it meets the old one or the new one, whole.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that only its owner can read, and that takes the place of `path` when the block ends.
 
-    Raises OSError.
+    Whoever reads `path` meets the old file or the new one, whole; where the block raises, the old one. Raises OSError.
     """
+    # A name of its own for each process: two at once must not write into one file.
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with os.fdopen(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(content)
+            os.fchmod(file.fileno(), 0o600)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

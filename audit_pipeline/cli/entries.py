@@ -19,6 +19,7 @@ from ..actions import catalogue
 from ..errors import SettingsError, StoreMismatch, StoreMissing, StoreUnavailable
 from ..event import AuditEvent
 from ..export import csv_chunks, export_context, file_name
+from ..files import replacing
 from ..importing import NDJSONReader, Rejected
 from ..keys import cursor_keys
 from ..privacy import public_item
@@ -338,19 +339,10 @@ def _write_whole(path: Path, snapshot: Snapshot, rows: int) -> None:
     with path.open("rb") if path.exists() else io.BytesIO() as there:
         if there.read(16) == b"SQLite format 3\0":
             raise click.BadParameter(f"{path} is a database; choose another file", param_hint="--output")
-    # A name of its own for each run: two at once must not write into one file.
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with private_file(part) as file, progress(rows, "Exporting") as bar:
-            for number, chunk in enumerate(csv_chunks(snapshot)):
-                file.write(chunk)
-                bar.update(min(1000, rows - bar.pos) if number else 0)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file, progress(rows, "Exporting") as bar:
+        for number, chunk in enumerate(csv_chunks(snapshot)):
+            file.write(chunk)
+            bar.update(min(1000, rows - bar.pos) if number else 0)
 
 
 @click.command()

@@ -629,8 +629,8 @@ def test_copy_that_is_interrupted_is_resumed(run: Run, state: Path) -> None:
     """Ctrl-C ends it with what to do; the next run says where it goes on, `--restart` begins anew."""
     fill(run, 1500)
     script = (
-        "import os, signal, sys; from audit_pipeline import cli, copying; write = copying.replace_private;"
-        "copying.replace_private = lambda *given: (write(*given), os.kill(os.getpid(), signal.SIGINT));"
+        "import os, signal, sys; from audit_pipeline import cli, copying; write = copying.Copy._note;"
+        "copying.Copy._note = lambda *given: (write(*given), os.kill(os.getpid(), signal.SIGINT));"
         "sys.argv[1:] = ['copy', 'sqlite:///audit.db', 'sqlite:///other.db']; cli.main()"
     )
     for option in ("--json", "--restart"):

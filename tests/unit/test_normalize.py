@@ -801,11 +801,11 @@ def test_an_organisation_never_becomes_another() -> None:
 
 def test_many_keys_that_become_alike_cost_little() -> None:
     """Thousands of keys that are the same once cleaned are numbered in time that grows with their number only."""
-    started = time.monotonic()
+    started = time.process_time()
     context = {chr(0xD800 + number % 1024) * (1 + number // 1024): 1 for number in range(8000)}
     event = build_event(ACTION, {"context": {"\ud800" * 600 + str(number): 1 for number in range(8000)} | context}, IDS)
     assert event.problems
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 class Undecided:

@@ -14,6 +14,7 @@ from typing import Any
 
 import opensearchpy
 import orjson
+import urllib3
 from opensearchpy.exceptions import ConnectionError as UnreachableError
 
 from ...errors import SettingsError, StoreError, StoreUnavailable
@@ -24,6 +25,10 @@ __all__ = ["Engine", "TooLarge"]
 
 TIMEOUT_S = 30.0
 """How long an answer is waited for, in seconds."""
+CONNECT_TIMEOUT_S = 3.0
+"""How long a connection is waited for, in seconds."""
+DEAD_S = 5.0
+"""For how long a host that cannot be reached is passed over, in seconds; longer when it fails again."""
 CONNECTIONS = 16
 """Connections that are kept to each host."""
 
@@ -40,9 +45,10 @@ _TO_REPAIR = {
     "index_closed_exception": "an index is closed, and what is in it could not be shown; open it, or delete it",
     "too_many_scroll_contexts_exception": "too many exports are open; trying again helps when one has ended",
 }
-# A shard of an index that is just being made, by another writer in a new month, say, cannot be asked for a moment.
+# For a moment, nobody can ask a shard of an index that is just being made (by another writer, in a new month), or that
+# is just being moved from a node that died.
 _NOT_STARTED = ("search_phase_execution_exception", "no_shard_available_action_exception")
-NEW_INDEX_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
+PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 class _NotStarted(StoreUnavailable):
@@ -103,7 +109,7 @@ class Engine:
         TooLarge, and StoreError where the engine refuses the request itself.
         """
         timeout = timeout or TIMEOUT_S
-        for pause in NEW_INDEX_PAUSES_S:
+        for pause in PAUSES_S:
             try:
                 return self._ask(method, path, body, params, timeout)
             except _NotStarted:
@@ -117,7 +123,10 @@ class Engine:
             return self._connected().transport.perform_request(
                 method,
                 path,
-                params={**(params or {}), "request_timeout": timeout},
+                params={
+                    **(params or {}),
+                    "request_timeout": urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout),
+                },
                 body=sent,
                 headers={"content-type": kind},
             )
@@ -162,8 +171,11 @@ class Engine:
                 connection_class=_Connection,
                 serializers={"application/json": _JSON()},
                 pool_maxsize=CONNECTIONS,
+                # Only who cannot be reached is passed over: the others say 503 about shards, not about themselves.
                 max_retries=len(self._hosts),
-                retry_on_timeout=False,
+                retry_on_status=(),
+                retry_on_timeout=len(self._hosts) > 1,
+                dead_timeout=DEAD_S,
                 **self._options,
             )
         return client
