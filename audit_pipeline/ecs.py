@@ -43,7 +43,10 @@ _TYPES_OF_ACTIONS = {
 
 
 def document_of(event: AuditEvent) -> dict[str, Any]:
-    """The document of an entry. Empty texts, and what an entry does not have, are left out."""
+    """The document of an entry. Empty texts, and what an entry does not have, are left out.
+
+    Whoever stores it may add fields at its top, to tell in which order documents came.
+    """
     audit: dict[str, Any] = {
         "category": event.category,
         "label": event.label,

@@ -2,11 +2,14 @@
 
 from .cursor import CursorSigner, SortKey, Window, sort_key
 from .filters import FILTERS, PAGE_SIZES, SORTS, PageRequest, Query, parse_page, parse_query, parse_zone
+from .histogram import MAX_BUCKETS, MIN_BUCKETS, Spans, spans_between
 from .text import FIELD_BREAK, SEARCH_FIELDS, Word, fold, parse_words, search_texts, tokens
 
 __all__ = [
     "FIELD_BREAK",
     "FILTERS",
+    "MAX_BUCKETS",
+    "MIN_BUCKETS",
     "PAGE_SIZES",
     "SEARCH_FIELDS",
     "SORTS",
@@ -14,6 +17,7 @@ __all__ = [
     "PageRequest",
     "Query",
     "SortKey",
+    "Spans",
     "Window",
     "Word",
     "fold",
@@ -23,5 +27,6 @@ __all__ = [
     "parse_zone",
     "search_texts",
     "sort_key",
+    "spans_between",
     "tokens",
 ]

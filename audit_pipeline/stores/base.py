@@ -17,7 +17,7 @@ from ..errors import SettingsError
 from ..event import AuditEvent
 from ..query import Query, Window
 
-__all__ = ["Page", "Refusal", "Snapshot", "Store", "StoreURL"]
+__all__ = ["Page", "Refusal", "Snapshot", "Store", "StoreURL", "numbered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,13 @@ class StoreURL:
                 )
 
 
+def numbered(position: str) -> int:
+    """A position among arrivals that is a number. Raises ValueError for anything else."""
+    if not (position.isascii() and position.isdigit() and len(position) <= 18):
+        raise ValueError("this is no position of this store")
+    return int(position)
+
+
 class Store(ABC):
     """Where entries are kept for good. One object serves all threads of a process, and survives fork."""
 
@@ -153,6 +160,24 @@ class Store(ABC):
     @abstractmethod
     def snapshot(self, query: Query, limit: int) -> Snapshot:
         """The first `limit` entries of a query, all as of now. Raises StoreMissing where nothing has been set up."""
+
+    @abstractmethod
+    def arrivals(self, position: str | None, limit: int = 1000) -> tuple[list[AuditEvent], str]:
+        """About `limit` entries of all organisations in the order in which they came, and the position after them.
+
+        Without a position: none, and the position now. Going from position to position, also in another process,
+        meets each entry that is kept from then on exactly once, however old its own time is; some of them a minute
+        after they can be found. Positions are text to keep, not to read. Raises StoreMissing where nothing
+        has been set up, and ValueError for what is no position of this store.
+        """
+
+    @abstractmethod
+    def histogram(self, query: Query, edges: Sequence[int]) -> list[dict[str, int]]:
+        """How many of a query's entries lie in each span between two edges (ms, rising), by their tone.
+
+        A span takes in its first edge, and not its last. Tones without entries are left out. Raises StoreMissing
+        where nothing has been set up.
+        """
 
     @abstractmethod
     def organisations(self) -> list[str]:

@@ -12,7 +12,7 @@ from ..errors import SettingsError
 from ..event import AuditEvent
 from ..privacy import network_key, network_range
 from ..query import Query, SortKey, Window, Word, search_texts, sort_key
-from .base import Page, Refusal, Snapshot, Store, StoreURL
+from .base import Page, Refusal, Snapshot, Store, StoreURL, numbered
 
 __all__ = ["STORE", "MemoryStore"]
 
@@ -84,6 +84,23 @@ class MemoryStore(Store):
     def snapshot(self, query: Query, limit: int) -> Snapshot:
         """See Store.snapshot."""
         return _MemorySnapshot(self._found(query), limit)
+
+    def arrivals(self, position: str | None, limit: int = 1000) -> tuple[list[AuditEvent], str]:
+        """See Store.arrivals. The position is how many entries there were."""
+        with self._lock:
+            entries = list(self._entries.values())
+        first = len(entries) if position is None else numbered(position)
+        found = entries[first : first + limit]
+        return found, str(first + len(found))
+
+    def histogram(self, query: Query, edges: Sequence[int]) -> list[dict[str, int]]:
+        """See Store.histogram."""
+        spans: list[dict[str, int]] = [{} for _ in edges[1:]]
+        for event in self._found(query):
+            place = bisect_right(edges, event.timestamp) - 1
+            if 0 <= place < len(spans):
+                spans[place][event.tone] = spans[place].get(event.tone, 0) + 1
+        return spans
 
     def organisations(self) -> list[str]:
         """See Store.organisations."""

@@ -11,6 +11,7 @@ import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..files import FileId, file_id, make_private
 from ..forking import WAIT_S, abandon, prepare_for_forks
 from ..privacy import network_key, network_range
 from ..query import SEARCH_FIELDS, Query, SortKey, Window, Word, search_texts, sort_key
-from .base import Page, Refusal, Snapshot, Store, StoreURL
+from .base import Page, Refusal, Snapshot, Store, StoreURL, numbered
 
 __all__ = ["STORE", "SQLiteStore"]
 
@@ -43,7 +44,8 @@ CREATE TABLE entries (
     category TEXT NOT NULL,
     user TEXT NOT NULL,
     outcome TEXT NOT NULL,
-    network TEXT NOT NULL
+    network TEXT NOT NULL,
+    tone TEXT NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX entries_by_id ON entries (org, id);
 CREATE INDEX entries_by_time ON entries (org, timestamp, id);
@@ -126,7 +128,7 @@ class SQLiteStore(Store):
             for event in events:
                 number += 1
                 db.execute(
-                    "INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (org, id) DO NOTHING",
+                    "INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (org, id) DO NOTHING",
                     (
                         number,
                         orgs[event.org],
@@ -137,6 +139,7 @@ class SQLiteStore(Store):
                         event.user,
                         event.outcome,
                         network_key(event.ip),
+                        event.tone,
                     ),
                 )
                 if db.changes():
@@ -194,6 +197,35 @@ class SQLiteStore(Store):
                 db.close()
                 self._give(None)
                 raise
+
+    def arrivals(self, position: str | None, limit: int = 1000) -> tuple[list[AuditEvent], str]:
+        """See Store.arrivals. The position is the number of the last entry: they rise in the order of transactions."""
+        with self._translated(), self._connection() as db:
+            if position is None:
+                return [], str(db.execute("SELECT coalesce(max(number), 0) FROM entries").get)
+            rows: list[Any] = db.execute(
+                "SELECT number, body, origin, sequence FROM contents WHERE number > ? ORDER BY number LIMIT ?",
+                (numbered(position), limit),
+            ).fetchall()
+            return [AuditEvent.from_bytes(*row[1:]) for row in rows], str(rows[-1][0]) if rows else position
+
+    def histogram(self, query: Query, edges: Sequence[int]) -> list[dict[str, int]]:
+        """See Store.histogram."""
+        spans: list[dict[str, int]] = [{} for _ in edges[1:]]
+        numbered = ",".join(f"({place},{first},{end})" for place, (first, end) in enumerate(pairwise(edges)))
+        if not numbered:
+            return spans
+        with self._translated(), self._connection() as db, transaction(db):
+            found = _Selection(query)
+            rows = db.execute(
+                f"WITH spans (place, first, ending) AS (VALUES {numbered}) "
+                "SELECT place, tone, count(*) FROM spans CROSS JOIN entries "
+                f"WHERE timestamp >= first AND timestamp < ending AND {found.where} GROUP BY place, tone",
+                found.bindings,
+            )
+            for place, tone, count in rows:
+                spans[place][tone] = count
+        return spans
 
     def organisations(self) -> list[str]:
         """See Store.organisations."""

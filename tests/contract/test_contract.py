@@ -387,6 +387,77 @@ def test_of_a_long_word_255_characters_count(store: Store, letter: str) -> None:
         assert store.search(query, Window(1)).total == expected, (part, phrase)
 
 
+def test_arrivals_are_met_once_each_in_the_order_in_which_they_came(store: Store) -> None:
+    """From position to position, every entry that came since is met once, whatever its own time, and no other."""
+    now = now_ms()
+    store.append([entry(target="before")])
+    nothing, position = store.arrivals(None)
+    assert nothing == []
+    assert store.arrivals(position) == ([], position)
+    batches = [
+        [entry(timestamp=(now - late) / 1000, org=org) for late in (0, 120_000, 40 * 86_400_000)] for org in "abcde"
+    ]
+    met: list[AuditEvent] = []
+    for batch in batches:
+        store.append([*batch, batch[0]])
+        came, position = store.arrivals(position)
+        met += came
+    store.append(batches[0])  # a repetition is no arrival
+    came, position = store.arrivals(position)
+    met += came
+    assert sorted(event.id for event in met) == sorted(event.id for batch in batches for event in batch)
+    assert [event.org for event in met] == [org for org in "abcde" for _ in range(3)]
+
+
+def test_arrivals_go_on_from_an_old_position_while_others_write(store: Store) -> None:
+    """While several write, who follows in small steps, and who begins again from an earlier position, miss nothing."""
+    store.append([entry(target="before")])
+    start = position = store.arrivals(None)[1]
+    with ThreadPoolExecutor(3) as threads:
+        writing = [
+            threads.submit(lambda: [store.append([entry() for _ in range(7)]) for _ in range(20)]) for _ in range(3)
+        ]
+        met: list[str] = []
+        while len(met) < 420:
+            came, position = store.arrivals(position, 10)
+            met += [event.id for event in came]
+        for done in writing:
+            done.result()
+    assert len(set(met)) == len(met) == 420
+    assert store.arrivals(position)[0] == []
+    again: list[str] = []
+    while len(again) < 420:
+        came, start = store.arrivals(start, 50)
+        again += [event.id for event in came]
+    assert sorted(again) == sorted(met)
+    with pytest.raises(ValueError, match="no position"):
+        store.arrivals("nonsense")
+
+
+def test_a_histogram_counts_by_span_and_tone(store: Store) -> None:
+    """Each entry that a query finds is counted in the one span that it lies in, under its tone."""
+    now = now_ms()
+    made = {"domain.created": "green", "domain.deleted": "red", "user.password_changed": "yellow"}
+    store.append(
+        [
+            entry(action, timestamp=(now + milliseconds) / 1000)
+            for action in made
+            for milliseconds in (-1, 0, 0, 9, 10, 29, 30)
+        ]
+    )
+    each = dict.fromkeys(made.values(), 1)
+    three = dict.fromkeys(made.values(), 3)
+    edges = [now, now + 10, now + 20, now + 30]
+    assert store.histogram(ALL, edges) == [three, {"green": 1, "red": 1, "yellow": 1}, each]
+    assert store.histogram(Query("default", actions=frozenset(["domain.deleted"])), edges[:2]) == [{"red": 3}]
+    assert store.histogram(Query("nobody"), edges) == [{}, {}, {}]
+    assert store.histogram(ALL, edges[:1]) == store.histogram(ALL, []) == []
+    many = [now - 400_000 + step * 1000 for step in range(402)]
+    counted = store.histogram(ALL, many)
+    assert len(counted) == 401
+    assert sum(sum(tones.values()) for tones in counted) == 21
+
+
 def test_organisations_are_those_with_entries(store: Store) -> None:
     """Each organisation that has an entry is named once, whole, in order of code points; no other is."""
     assert store.organisations() == []

@@ -16,7 +16,7 @@ from audit_pipeline.stores import Store, open_store
 
 from ..places import new_store_url
 from .conftest import ORACLE
-from .generate import ORGS, entries, queries, random_entry
+from .generate import HOUR, NOW, ORGS, entries, queries, random_entry
 
 LOOSE = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
@@ -53,6 +53,8 @@ def test_generated_queries_over_generated_entries(engine: str, data: st.DataObje
         for query in data.draw(st.lists(queries(), min_size=6, max_size=12)):
             size = data.draw(st.sampled_from((1, 3, 10, 25)))
             agree(store, oracle, query, Window(size, data.draw(st.integers(0, 20))))
+            edges = data.draw(st.lists(st.integers(NOW - 8 * HOUR, NOW + HOUR), max_size=8, unique=True).map(sorted))
+            assert store.histogram(query, edges) == oracle.histogram(query, edges), (query, edges)
             whole = oracle.search(query, Window(1000)).items
             if whole:
                 key = sort_key(data.draw(st.sampled_from(whole)))

@@ -12,6 +12,7 @@ from ...event import AuditEvent
 from ...index_templates import GRANULARITIES
 from ...query import Query, Window
 from ..base import Page, Refusal, Snapshot, Store, StoreURL
+from .arrivals import Arrivals
 from .engine import Engine
 from .reading import Reader
 from .scroll import Scroll
@@ -40,6 +41,7 @@ class OpenSearchStore(Store):
         self._template = IndexTemplate(engine, index, options)
         self._writer = Writer(engine, index, self._template)
         self._reader = Reader(engine, index)
+        self._arrivals = Arrivals(self._reader)
 
     @classmethod
     def from_url(cls, url: StoreURL) -> OpenSearchStore:
@@ -97,6 +99,18 @@ class OpenSearchStore(Store):
             scroll.close()
             raise
         return scroll
+
+    def arrivals(self, position: str | None, limit: int = 1000) -> tuple[list[AuditEvent], str]:
+        """See Store.arrivals."""
+        came = self._arrivals.after(position, limit) if position is not None else ([], self._arrivals.now())
+        self._there()
+        return came
+
+    def histogram(self, query: Query, edges: Sequence[int]) -> list[dict[str, int]]:
+        """See Store.histogram."""
+        spans = self._reader.histogram(query, edges)
+        self._there()
+        return spans
 
     def organisations(self) -> list[str]:
         """See Store.organisations."""

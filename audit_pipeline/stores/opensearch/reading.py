@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ...ecs import event_of
@@ -76,6 +78,25 @@ class Reader:
             return Page(tuple(rows), total, has_previous=more, has_next=self._any(query, fields, rows[-1]))
         before = self._any(query, reversed_order(fields), rows[0]) if key else window.offset > 0
         return Page(tuple(rows), total, has_previous=before, has_next=more)
+
+    def histogram(self, query: Query, edges: Sequence[int]) -> list[dict[str, int]]:
+        """See Store.histogram."""
+        if len(edges) < 2:
+            return []
+        ranges = [{"key": str(place), "from": first, "to": end} for place, (first, end) in enumerate(pairwise(edges))]
+        body = {
+            "size": 0,
+            "query": among(conditions(query), span(edges[0], edges[-1])),
+            "aggs": {
+                "spans": {
+                    "date_range": {"field": "@timestamp", "format": "epoch_millis", "ranges": ranges, "keyed": True},
+                    "aggs": {"tones": {"terms": {"field": "audit.tone", "size": 100}}},
+                }
+            },
+        }
+        found = self.search(body, query.org).get("aggregations", {}).get("spans", {}).get("buckets", {})
+        tones = [found.get(str(place), {}).get("tones", {}).get("buckets", []) for place in range(len(ranges))]
+        return [{tone["key"]: tone["doc_count"] for tone in buckets} for buckets in tones]
 
     def search(self, body: dict[str, Any], org: str = "", **params: str) -> Any:
         """A whole answer, or StoreUnavailable."""

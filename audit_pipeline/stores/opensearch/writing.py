@@ -6,7 +6,9 @@ copy, however late, and is answered with 409.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import NamedTuple
@@ -14,19 +16,24 @@ from typing import NamedTuple
 import orjson
 
 from ...ecs import document_of, event_of
-from ...errors import StoreUnavailable
-from ...event import AuditEvent, id_time
+from ...errors import StoreError, StoreUnavailable
+from ...event import AuditEvent, id_time, now_ms
+from ...forking import prepare_for_forks
 from ..base import Refusal
 from .engine import Engine, TooLarge
 from .template import IndexTemplate
 
 __all__ = ["Place", "Writer", "place"]
 
+BATCH = 1000
+"""Entries in a bulk request, at the most."""
 BULK_BYTES = 8 * 2**20
 """About how large a bulk request is at the most."""
 BULK_TIMEOUT_S = 60.0
 WAIT_FOR_COPIES = "10s"
 """How long a write waits for a majority of its shard's copies before it is tried again later."""
+
+TAKEN = "its id is taken by an entry of other content"
 
 _NAMES = {"day": "%Y.%m.%d", "month": "%Y.%m", "year": "%Y"}
 _YEARS = range(2000, 3000)  # what the pattern of the template matches
@@ -62,7 +69,9 @@ class _Write(NamedTuple):
 
     event: AuditEvent
     place: Place
-    lines: bytes
+    action: bytes
+    document: bytes
+    """Without its closing brace: before that comes what says in which batch it is."""
 
 
 class Writer:
@@ -74,25 +83,34 @@ class Writer:
         self._template = template
         self._where = f"{engine.name}/{index}"
         self._known: set[str] = set()
+        self._lock = threading.Lock()
+        self._name = ""
+        self._batch = self._at = 0
+        prepare_for_forks(self)
 
     def write(self, events: Sequence[AuditEvent]) -> list[Refusal]:
         """Keep these entries. Raises StoreUnavailable where some may be missing."""
         installed = self._template.for_writing()
         refusals: list[Refusal] = []
-        writes: list[_Write] = []
+        writes: dict[Place, _Write] = {}
         for event in events:
             if datetime.fromtimestamp(id_time(event.id) // 1000, UTC).year not in _YEARS:
                 refusals.append(Refusal(event, "the time in its id names no index: not of the years 2000 to 2999"))
                 continue
             where = place(self._index, installed.granularity, event.org, event.id)
+            if where in writes:
+                if not event.same_content(writes[where].event):
+                    refusals.append(Refusal(event, TAKEN))
+                continue
             action = orjson.dumps({"create": {"_index": where.index_name, "_id": where.document_id}})
-            writes.append(_Write(event, where, b"%s\n%s\n" % (action, orjson.dumps(document_of(event)))))
-        names = {write.place.index_name for write in writes}
+            writes[where] = _Write(event, where, action, orjson.dumps(document_of(event))[:-1])
+        names = {where.index_name for where in writes}
         if not names <= self._known:
             # Made without the template, an index would be one that cannot be searched.
             installed = self._template.for_writing(within=1.0)
-        for batch in _batches(writes):
-            refusals += self._create(batch, installed.copies)
+        with self._lock:
+            for batch in _batches(writes.values()):
+                refusals += self._create(batch, installed.copies)
         self._known |= names
         return refusals
 
@@ -103,9 +121,14 @@ class Writer:
             "timeout": WAIT_FOR_COPIES,
             "filter_path": "items.create.status,items.create.error.type",
         }
-        body = b"".join(write.lines for write in writes)
+        arrival = self._next_batch(len(writes))
+        body = b"".join(b"%s\n%s%s\n" % (write.action, write.document, arrival) for write in writes)
         try:
             answer = self._engine.ask("POST", "/_bulk", body, params, timeout=BULK_TIMEOUT_S)
+        except StoreError:
+            # It may be under way still, and must not be taken for over when the next one is seen.
+            self._name = ""
+            raise
         except TooLarge:
             if len(writes) == 1:
                 return [Refusal(writes[0].event, "it is larger than the store, or a proxy before it, takes")]
@@ -126,6 +149,26 @@ class Writer:
                 raise self._trouble(status, kind)
         return self._compared(repeated) + [self._refusal(write, kind) for write, kind in refused]
 
+    def _next_batch(self, size: int) -> bytes:
+        """What says of documents in which batch they came (see arrivals), and closes them."""
+        if not self._name:
+            self._name, self._batch = secrets.token_hex(8), 0
+        self._batch += 1
+        self._at = max(self._at, now_ms())
+        came = {"at": self._at, "writer": self._name, "batch": self._batch, "size": size}
+        return b',"arrival":%s}' % orjson.dumps(came)
+
+    def before_fork(self) -> None:
+        """Nothing has to end: a batch that is under way stays the parent's."""
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+
+    def after_fork_in_child(self) -> None:
+        """Be another writer."""
+        self._lock = threading.Lock()
+        self._name = ""
+
     def _compared(self, writes: Sequence[_Write]) -> list[Refusal]:
         """Those of the entries whose place is taken by an entry of other content."""
         if not writes:
@@ -141,7 +184,7 @@ class Writer:
             except (KeyError, TypeError, ValueError):  # a document of somebody else's
                 same = False
             if not same:
-                refusals.append(Refusal(write.event, "its id is taken by an entry of other content"))
+                refusals.append(Refusal(write.event, TAKEN))
         return refusals
 
     def _refusal(self, write: _Write, kind: str) -> Refusal:
@@ -156,14 +199,14 @@ class Writer:
         return StoreUnavailable(f"{self._where}: {why} ({status} {kind or 'no reason given'})")
 
 
-def _batches(writes: Sequence[_Write]) -> Iterator[list[_Write]]:
+def _batches(writes: Iterable[_Write]) -> Iterator[list[_Write]]:
     batch: list[_Write] = []
     size = 0
     for write in writes:
-        if batch and size + len(write.lines) > BULK_BYTES:
+        if batch and (size + len(write.document) > BULK_BYTES or len(batch) == BATCH):
             yield batch
             batch, size = [], 0
         batch.append(write)
-        size += len(write.lines)
+        size += len(write.document)
     if batch:
         yield batch
