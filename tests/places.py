@@ -12,7 +12,7 @@ from .engine import Cluster, running_engine
 __all__ = ["close_engine", "new_store_url", "remove_stores", "shared_engine"]
 
 # Another run may use the same engine. All names are equally long, so that none begins with another.
-_RUN = f"t-{secrets.token_hex(4)}-"
+_RUN = f"t-x{secrets.token_hex(4)}-"
 _NUMBERS = itertools.count()
 _MANY = 50
 _made: dict[str, Path] = {}

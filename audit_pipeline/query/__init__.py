@@ -1,11 +1,23 @@
 """What is asked: filters, search text, order, pages and cursors, parsed once for every store."""
 
 from .cursor import CursorSigner, SortKey, Window, sort_key
-from .filters import FILTERS, PAGE_SIZES, SORTS, PageRequest, Query, parse_page, parse_query, parse_zone
+from .filters import (
+    BUCKETS,
+    FILTERS,
+    PAGE_SIZES,
+    SORTS,
+    PageRequest,
+    Query,
+    parse_buckets,
+    parse_page,
+    parse_query,
+    parse_zone,
+)
 from .histogram import MAX_BUCKETS, MIN_BUCKETS, Spans, spans_between
 from .text import FIELD_BREAK, SEARCH_FIELDS, Word, fold, parse_words, search_texts, tokens
 
 __all__ = [
+    "BUCKETS",
     "FIELD_BREAK",
     "FILTERS",
     "MAX_BUCKETS",
@@ -21,6 +33,7 @@ __all__ = [
     "Window",
     "Word",
     "fold",
+    "parse_buckets",
     "parse_page",
     "parse_query",
     "parse_words",

@@ -38,6 +38,7 @@ class Window:
     """Which rows of an ordered result: `size` of them after `offset` rows, or next to a key."""
 
     size: int
+    """Up to 5,000."""
     offset: int = 0
     """Rows before the window. Beside a key it is not used to find them, but to tell the page's number."""
     after: SortKey | None = None

@@ -19,12 +19,26 @@ from ..actions import catalogue
 from ..errors import InvalidQuery
 from ..event import canonical_json
 from ..privacy import parse_network
+from .histogram import MAX_BUCKETS, MIN_BUCKETS
 from .text import Word, parse_words
 
-__all__ = ["FILTERS", "PAGE_SIZES", "SORTS", "PageRequest", "Query", "parse_page", "parse_query", "parse_zone"]
+__all__ = [
+    "BUCKETS",
+    "FILTERS",
+    "PAGE_SIZES",
+    "SORTS",
+    "PageRequest",
+    "Query",
+    "parse_buckets",
+    "parse_page",
+    "parse_query",
+    "parse_zone",
+]
 
 SORTS = ("-timestamp", "timestamp", "action", "-action")
 PAGE_SIZES = (10, 25, 50, 100)
+BUCKETS = 60
+"""Spans of time in a histogram, at the most, unless it is asked for with another number."""
 FILTERS = ("q", "action", "category", "from", "to", "tz", "user", "outcome", "ip", "sort")
 """The parameters of a Query. `action` and `category` may be repeated."""
 
@@ -150,6 +164,14 @@ def parse_page(given: Mapping[str, Sequence[str]]) -> PageRequest:
     return PageRequest(size, page or 1, cursor)
 
 
+def parse_buckets(given: Mapping[str, Sequence[str]]) -> int:
+    """How many spans `buckets` asks for, at the most. Raises InvalidQuery."""
+    parameters = _Parameters({name: given[name] for name in ("buckets",) if name in given}, ("buckets",))
+    most = parameters.parsed("buckets", _buckets, BUCKETS)
+    parameters.refuse()
+    return most
+
+
 def parse_zone(name: str) -> ZoneInfo:
     """The time zone of an IANA name. Raises ValueError."""
     try:
@@ -196,6 +218,12 @@ def _page(value: str) -> int | None:
         raise ValueError("not a page number; allowed are whole numbers from 1")
     # No page beyond 10^15 has entries, and Python refuses to read a number of over 4,300 digits.
     return int(digits) if len(digits) <= 15 else 10**15
+
+
+def _buckets(value: str) -> int:
+    if not re.fullmatch(r"\d{1,3}", value, re.ASCII) or not MIN_BUCKETS <= int(value) <= MAX_BUCKETS:
+        raise ValueError(f"not allowed; allowed are whole numbers from {MIN_BUCKETS} to {MAX_BUCKETS}")
+    return int(value)
 
 
 # Dates

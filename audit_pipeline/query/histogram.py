@@ -48,7 +48,8 @@ def spans_between(start: int, end: int, most: int, zone: ZoneInfo) -> Spans:
     for interval in (*_CLOCK, *_CALENDAR, *_MONTHS):
         edges: list[int] = []
         for edge in _edges(interval, begin, zone):
-            edges.append(_milliseconds(edge))
+            if not edges or _milliseconds(edge) > edges[-1]:  # a day that a zone left out lasts no time
+                edges.append(_milliseconds(edge))
             if edge >= stop or len(edges) > most + 1:
                 break
         if len(edges) <= most + 1 and edges[-1] >= _milliseconds(stop):

@@ -458,6 +458,16 @@ def test_a_histogram_counts_by_span_and_tone(store: Store) -> None:
     assert sum(sum(tones.values()) for tones in counted) == 21
 
 
+def test_entries_without_a_user_are_asked_for(store: Store) -> None:
+    """The empty user is that of entries without one; and a snapshot of no rows knows how many there are."""
+    nobody = entry(user="")
+    store.append([nobody, entry(user="alice")])
+    assert found(store, Query("default", user="")) == [nobody.id]
+    with closing(store.snapshot(ALL, 0)) as snapshot:
+        assert snapshot.total == 2
+        assert list(snapshot.batches()) == []
+
+
 def test_organisations_are_those_with_entries(store: Store) -> None:
     """Each organisation that has an entry is named once, whole, in order of code points; no other is."""
     assert store.organisations() == []

@@ -32,19 +32,18 @@ def test_the_contract_suite_while_a_node_is_killed(cluster: Cluster) -> None:
     collected = listed.stdout.count("::test_")
     assert collected > 80
     environment = os.environ | {"OPENSEARCH_URL": f"http://{','.join(cluster.hosts)}"}
-    suite = subprocess.Popen([*command, "-v"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    assert suite.stdout is not None
     said: list[str] = []
     passed = 0
-    try:
-        for line in suite.stdout:
-            said.append(line)
-            passed += " PASSED" in line
-            if passed == collected // 2 and cluster.nodes[0].running:
-                cluster.nodes[0].kill()
-        assert suite.wait(60) == 0, "".join(said[-200:])
-    finally:
-        suite.kill()
-        suite.wait()
+    with subprocess.Popen([*command, "-v"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as suite:
+        assert suite.stdout is not None
+        try:
+            for line in suite.stdout:
+                said.append(line)
+                passed += " PASSED" in line
+                if passed == collected // 2 and cluster.nodes[0].running:
+                    cluster.nodes[0].kill()
+            assert suite.wait(60) == 0, "".join(said[-200:])
+        finally:
+            suite.kill()
     assert not cluster.nodes[0].running
     assert passed == collected

@@ -74,6 +74,14 @@ def test_tls_with_a_user_and_a_password(tls: Proxy, opened: Callable[..., Store]
     assert {exchange.headers["authorization"] for exchange in tls.seen} == {expected}
 
 
+def test_accounts_in_any_alphabet(proxy: Proxy, opened: Callable[..., Store], url: str) -> None:
+    """User and password go as UTF-8, which is what OpenSearch reads."""
+    store = opened(at=proxy.before(url, "%C3%A4udit:p%E2%82%ACss@"))
+    assert store.append([entry()]) == []
+    expected = "Basic " + base64.b64encode("äudit:p€ss".encode()).decode()
+    assert {exchange.headers["authorization"] for exchange in proxy.seen} == {expected}
+
+
 def test_tls_with_an_api_key(tls: Proxy, opened: Callable[..., Store], url: str, certificate: Path) -> None:
     """An API key goes in the header that it belongs in."""
     store = opened(f"ca_certs={certificate}&api_key=a1%2Bb2", at=tls.before(url))

@@ -41,7 +41,8 @@ ACTIONS: dict[str, set[tuple[str, str]]] = {
     },
     "POST /_mget": {(CLUSTER, "indices:data/read/mget"), (INDICES, "indices:data/read/mget[shard]")},
     "GET /INDEX-2": {(INDICES, "indices:admin/get")},
-    "GET /INDEX-2*": {(INDICES, "indices:admin/get")},
+    "GET /INDEX,INDEX-2*": {(INDICES, "indices:admin/get")},
+    "POST /INDEX-2/_refresh": {(INDICES, "indices:admin/refresh")},
     "GET /INDEX-2/_doc/ID": {(INDICES, "indices:data/read/get")},
     "POST /INDEX/_search": {(INDICES, "indices:data/read/search")},
     "GET /INDEX/_count": {(INDICES, "indices:data/read/search")},
@@ -54,14 +55,14 @@ ACTIONS: dict[str, set[tuple[str, str]]] = {
 def requests(monkeypatch: pytest.MonkeyPatch, index: str) -> set[str]:
     """Gathers the requests that the store makes, in the form that ACTIONS has."""
     made: set[str] = set()
-    ask = Engine.ask
+    send = Engine.send
 
     def gather(engine: Engine, method: str, path: str, *more: Any, **options: Any) -> Any:
         short = re.sub(rf"{index}-2[\d.]+", "INDEX-2", path).replace(index, "INDEX")
         made.add(f"{method} {re.sub('(?<=/_doc/).+', 'ID', short)}")
-        return ask(engine, method, path, *more, **options)
+        return send(engine, method, path, *more, **options)
 
-    monkeypatch.setattr(Engine, "ask", gather)
+    monkeypatch.setattr(Engine, "send", gather)
     return made
 
 

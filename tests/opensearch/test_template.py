@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -254,6 +256,71 @@ def test_granularity_outlives_the_template(opened: Callable[..., Store], opensea
         assert again.search(Query("default"), Window(9)).items == (event,)
 
 
+def test_two_writers_that_set_up_at_once_agree(opened: Callable[..., Store], opensearch: Cluster, index: str) -> None:
+    """With different granularities, one of them is refused; no entry gets two places."""
+    event = entry()
+    for _ in range(5):
+        opensearch.clear(index)
+        together = Barrier(2)
+
+        def write(options: str, together: Barrier = together) -> str:
+            store = opened(options)
+            together.wait()
+            try:
+                return str(store.append([event]))
+            except StoreMismatch as error:
+                return str(error)
+
+        with ThreadPoolExecutor(2) as threads:
+            said = list(threads.map(write, ("", "granularity=day")))
+        assert "[]" in said
+        assert opened().append([event]) == []
+        assert opened().search(Query("default"), Window(9)).total == 1
+
+
+def test_an_index_without_the_alias_is_said(opened: Callable[..., Store], opensearch: Cluster, index: str) -> None:
+    """What would be written and not found is an error for the writer, setup and check; so are foreign indices."""
+    writer = opened()
+    writer.append([entry()])
+    opensearch.clear(index)  # the index and its template, while the writer thinks that they are there
+    with pytest.raises(StoreMismatch, match="made without the index template"):
+        writer.append([entry()])
+    for act in (opened().setup, opened().check, lambda: opened().append([entry()])):
+        with pytest.raises(StoreMismatch, match="made without the index template"):
+            act()
+    opensearch.clear(index)
+    opened().append([entry()])
+    opensearch.call("PUT", f"/other-{index}", {"aliases": {index: {}}})
+    try:
+        for act in (opened().setup, opened().check):
+            with pytest.raises(StoreMismatch, match=f"other-{index}, which is not ours"):
+                act()
+    finally:
+        opensearch.call("DELETE", f"/other-{index}")
+    opensearch.clear(index)
+    opensearch.call("PUT", f"/{index}")
+    for act in (opened().setup, lambda: opened().append([entry()])):
+        with pytest.raises(StoreMismatch, match="has the name that the alias should have"):
+            act()
+
+
+def test_more_replicas_are_for_new_indices(opened: Callable[..., Store], opensearch: Cluster, index: str) -> None:
+    """Writing to an index waits for a majority of its own copies, not of those that new ones would have."""
+    opened("replicas=0").append([entry()])
+    more = opened("replicas=2")
+    assert "brought up to date" in more.setup()[0]
+    assert more.append([entry()]) == []
+    assert opened().search(Query("default"), Window(1)).total == 2
+
+
+def test_writers_leave_each_others_options_alone(opened: Callable[..., Store], opensearch: Cluster, index: str) -> None:
+    """Only setup changes the options of a template that is there: two writers with different ones do not take turns."""
+    opened("replicas=0").append([entry()])
+    before = installed(opensearch, index)
+    opened("replicas=1").append([entry()])
+    assert installed(opensearch, index) == before
+
+
 def test_shards_and_replicas_are_options(opened: Callable[..., Store], opensearch: Cluster, index: str) -> None:
     """Shards and replicas come from the URL; who names none leaves what is there."""
     assert "installed" in opened("shards=3&replicas=0").setup()[0]
@@ -288,6 +355,9 @@ def test_two_index_names_do_not_meet(opened: Callable[..., Store], url: str) -> 
         ("opensearch://host/path", "takes no path"),
         ("opensearch://host?index=Big", "index 'Big' is not allowed; allowed are up to 100"),
         ("opensearch://host?index=a*", "index 'a.*' is not allowed"),
+        ("opensearch://host?index=audit-2", "index 'audit-2' is not allowed.*without -2"),
+        ("opensearch://host?api_key=hunter2%0A", "api_key is not allowed"),
+        ("opensearch://a%0Ab:hunter2@host", "characters that cannot be sent"),
         ("opensearch://host?granularity=week", "granularity 'week' is not allowed; allowed are day, month, year"),
         ("opensearch://host?shards=0", "shards '0' is not allowed"),
         ("opensearch://host?replicas=-1", "replicas '-1' is not allowed"),

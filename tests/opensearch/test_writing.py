@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from audit_pipeline.ecs import document_of
 from audit_pipeline.errors import StoreUnavailable
 from audit_pipeline.event import now_ms, uuid7
 from audit_pipeline.query import Query, Window
@@ -168,6 +169,56 @@ def test_a_document_of_somebody_else_is_not_taken_for_ours(store: Store, opensea
     opensearch.call("PUT", path, {"something": "else"})
     assert [refusal.event for refusal in store.append([event])] == [event]
     assert opensearch.call("GET", path)["_source"] == {"something": "else"}
+
+
+def test_what_is_no_answer_of_opensearch_is_no_fault_of_entries(far: Store, store: Store, proxy: Proxy) -> None:
+    """Where a gateway says something else, or nothing, every call is to be tried again, and no entry is refused."""
+    answers = [b"{}", b"[]", b'["maintenance"]', b'"ok"', b"", b"<html>", b'{"index_templates":[]}', b"null", b"7"]
+    for status in (200, 404, 401):
+        for answer in answers:
+            proxy.before_sending = lambda exchange, status=status, answer=answer: (status, answer)  # type: ignore[misc]
+            asks = [lambda: far.append([entry()]), lambda: far.search(ALL, Window(1)), lambda: far.snapshot(ALL, 1)]
+            for ask in [*asks, far.check, far.organisations]:
+                if (status, answer[:1]) == (404, b"{"):
+                    continue  # as the engine says it of what is not there
+                with pytest.raises(StoreUnavailable):
+                    ask()
+    proxy.before_sending = lambda exchange: None
+    assert far.append([entry()]) == []
+
+
+def test_an_id_of_the_far_future_has_no_place(store: Store) -> None:
+    """An id whose time names no index is that of no entry, and an entry that has it is refused."""
+    store.append([entry()])
+    for event_id in ("ffffffff-ffff-7fff-bfff-ffffffffffff", uuid7(0, 1), uuid7(946_684_799_999, 1)):
+        assert store.get("default", event_id) is None
+        assert len(store.append([replace(entry(), id=event_id)])) == 1
+
+
+def test_a_closed_index_is_no_fault_of_the_entry(store: Store, opensearch: Cluster, index: str) -> None:
+    """An entry for a closed index is kept and tried again."""
+    first, second = entry(), entry()
+    store.append([first])
+    (name,) = (one["name"] for one in opensearch.call("GET", f"/_resolve/index/{index}-*")["indices"])
+    opensearch.call("POST", f"/{name}/_close")
+    with pytest.raises(StoreUnavailable, match="index is closed"):
+        store.append([second])
+    opensearch.call("POST", f"/{name}/_open?wait_for_active_shards=1")
+    assert store.append([second]) == []
+    assert ids(store) == {first.id, second.id}
+
+
+def test_a_repetition_can_be_found_too(store: Store, opensearch: Cluster, index: str) -> None:
+    """Where an entry was there already and nobody had made it findable, it is when append returns."""
+    event = entry()
+    store.append([entry()])
+    opensearch.call("PUT", f"/{index}/_settings", {"index.refresh_interval": "-1"})
+    (document,) = opensearch.call("GET", f"/{index}/_search")["hits"]["hits"]
+    path = f"/{document['_index']}/_doc/{event.id}.{document['_id'].partition('.')[2]}"
+    opensearch.call("PUT", path, document_of(event))
+    assert event.id not in ids(store)
+    assert store.append([event]) == []
+    assert event.id in ids(store)
 
 
 def test_a_majority_of_copies_is_waited_for(opened: Callable[..., Store], proxy: Proxy, url: str) -> None:

@@ -22,7 +22,8 @@ from .writing import Writer, place
 __all__ = ["STORE", "OpenSearchStore"]
 
 _OPTIONS = {
-    "index": (r"[a-z0-9][a-z0-9_-]{0,99}", "up to 100 of a-z, 0-9, - and _, such as audit-events"),
+    # No "-2" in it: that begins what is added to the name, and two stores could get into each other's indices.
+    "index": (r"(?!.*-2)[a-z0-9][a-z0-9_-]{0,99}", "up to 100 of a-z, 0-9, - and _ without -2, such as audit-events"),
     "granularity": ("|".join(GRANULARITIES), ", ".join(GRANULARITIES)),
     "shards": (r"[1-9]\d{0,2}", "whole numbers from 1 to 999"),
     "replicas": (r"\d{1,2}(-\d{1,2}|-all)?", "whole numbers, and ranges such as 0-2 (as there are nodes)"),
@@ -80,6 +81,8 @@ class OpenSearchStore(Store):
     def get(self, org: str, event_id: str) -> AuditEvent | None:
         """See Store.get."""
         where = place(self._index, self._template.for_reading().granularity, org, event_id)
+        if where is None:
+            return None
         path = f"/{where.index_name}/_doc/{where.document_id}"
         found = self._engine.ask("GET", path, params={"_source_excludes": "search"})
         return self._reader.event(found["_source"]) if found is not None and found.get("found") else None
@@ -127,10 +130,10 @@ class OpenSearchStore(Store):
 
     def check(self) -> str:
         """See Store.check."""
-        about = self._engine.ask("GET", "/")
+        about = self._engine.ask("GET", "/", needs=["version"])
         template = self._template.state()
-        health = self._engine.ask("GET", "/_cluster/health")
-        count = self._engine.ask("GET", f"/{self._index}/_count") or {"count": 0}
+        health = self._engine.ask("GET", "/_cluster/health", needs=["status", "number_of_nodes"])
+        count = self._engine.ask("GET", f"/{self._index}/_count", needs=["count"]) or {"count": 0}
         nodes = health["number_of_nodes"]
         return (
             f"{self._engine.name}/{self._index}: OpenSearch {about['version']['number']}, {health['status']}, "

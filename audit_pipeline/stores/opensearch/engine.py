@@ -6,22 +6,24 @@ may hold values of entries. Forks are survived: a child makes connections of its
 
 from __future__ import annotations
 
+import base64
 import re
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import opensearchpy
 import orjson
 import urllib3
 from opensearchpy.exceptions import ConnectionError as UnreachableError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from ...errors import SettingsError, StoreError, StoreUnavailable
 from ...forking import prepare_for_forks
 from ..base import StoreURL
 
-__all__ = ["Engine", "TooLarge"]
+__all__ = ["NO_ENGINE", "Engine", "TooLarge"]
 
 TIMEOUT_S = 30.0
 """How long an answer is waited for, in seconds."""
@@ -41,6 +43,7 @@ _WHY = {
 }
 
 
+NO_ENGINE = "this is no answer of OpenSearch; check what answers at that address"
 _TO_REPAIR = {
     "index_closed_exception": "an index is closed, and what is in it could not be shown; open it, or delete it",
     "too_many_scroll_contexts_exception": "too many exports are open; trying again helps when one has ended",
@@ -55,7 +58,7 @@ class _NotStarted(StoreUnavailable):
     """Some shard has no copy that can be asked."""
 
 
-class TooLarge(Exception):
+class TooLarge(StoreUnavailable):
     """A request that the engine, or a proxy before it, did not take for its size."""
 
 
@@ -85,13 +88,11 @@ class Engine:
         self.name = ",".join(f"{host['host']}:{host['port']}" for host in self._hosts)
         """The hosts, as errors name them."""
         self._options: dict[str, Any] = {"use_ssl": url.scheme.endswith("+https")}
-        if url.user or url.password:
-            self._options["http_auth"] = (url.user, url.password)
-        if "api_key" in url.options:
-            self._options["headers"] = {"Authorization": f"ApiKey {url.options['api_key']}"}
+        if account := _account(url):
+            self._options["headers"] = {"Authorization": account}
         if "ca_certs" in url.options:
             self._options["ca_certs"] = _certificates(url.options["ca_certs"])
-        self._client: opensearchpy.OpenSearch | None = None
+        self._clients: tuple[opensearchpy.OpenSearch, opensearchpy.OpenSearch] | None = None
         prepare_for_forks(self)
 
     def ask(
@@ -101,52 +102,86 @@ class Engine:
         body: Any = None,
         params: Mapping[str, Any] | None = None,
         *,
+        needs: Sequence[str] = (),
         timeout: float | None = None,
+        once: bool = False,
     ) -> Any:
-        """The answer to a request, as JSON; None where there is no such thing (404).
+        """The answer to a request: a JSON object that has what it `needs`; None where there is no such thing (404).
 
-        `body` is a JSON value, or bytes that are sent as they are. Raises StoreUnavailable while trying again is right,
-        TooLarge, and StoreError where the engine refuses the request itself.
+        `body` is a JSON value, or bytes that are sent as they are. It may be sent several times, to several hosts;
+        `once`: only until a host has it. Raises StoreUnavailable while trying again is right, TooLarge, and StoreError
+        where the engine refuses the request itself.
         """
-        timeout = timeout or TIMEOUT_S
         for pause in PAUSES_S:
             try:
-                return self._ask(method, path, body, params, timeout)
+                return self.send(method, path, body, params, needs=needs, timeout=timeout, once=once)
             except _NotStarted:
                 time.sleep(pause)
-        return self._ask(method, path, body, params, timeout)
+        return self.send(method, path, body, params, needs=needs, timeout=timeout, once=once)
 
-    def _ask(self, method: str, path: str, body: Any, params: Mapping[str, Any] | None, timeout: float) -> Any:
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        params: Mapping[str, Any] | None = None,
+        *,
+        needs: Sequence[str] = (),
+        timeout: float | None = None,
+        once: bool = False,
+    ) -> Any:
+        """As `ask`, but without waiting for shards that are just being started."""
+        timeout = timeout or TIMEOUT_S
+        attempts = len(self._hosts) + 1 if once else 1
+        for attempt in range(attempts):
+            try:
+                return self._object(self._request(method, path, body, params, timeout, once), needs)
+            except opensearchpy.NotFoundError as error:
+                if not isinstance(error.info, dict):
+                    raise StoreUnavailable(f"{self.name}: {NO_ENGINE} (404)") from error
+                return None
+            except opensearchpy.SSLError as error:
+                raise StoreUnavailable(
+                    f"{self.name}: no TLS connection; check that it speaks TLS, its certificate's name, and ca_certs "
+                    "in AUDIT_STORE_URL"
+                ) from error
+            except opensearchpy.ConnectionTimeout as error:
+                raise StoreUnavailable(f"{self.name}: no answer within {timeout:g} s") from error
+            except UnreachableError as error:
+                never_sent = isinstance(error.info, NewConnectionError | ConnectTimeoutError)
+                if never_sent and attempt < attempts - 1:
+                    continue
+                raise StoreUnavailable(f"{self.name}: cannot be reached; check that OpenSearch runs there") from error
+            except opensearchpy.TransportError as error:
+                raise self._known(error) from error
+            except opensearchpy.SerializationError as error:
+                raise StoreUnavailable(f"{self.name}: the answer was cut, or is no JSON") from error
+            except opensearchpy.OpenSearchException as error:
+                raise StoreUnavailable(f"{self.name}: {type(error).__name__}") from error
+        raise AssertionError("the last attempt returns or raises")
+
+    def _request(
+        self, method: str, path: str, body: Any, params: Mapping[str, Any] | None, timeout: float, once: bool
+    ) -> Any:
+        client = self._connected()[once]
         sent = body if isinstance(body, bytes) or body is None else orjson.dumps(body)
         kind = "application/x-ndjson" if isinstance(body, bytes) else "application/json"
+        limits = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout)
         try:
-            return self._connected().transport.perform_request(
-                method,
-                path,
-                params={
-                    **(params or {}),
-                    "request_timeout": urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout),
-                },
-                body=sent,
+            return client.transport.perform_request(
+                method, path, params={**(params or {}), "request_timeout": limits}, body=sent,
                 headers={"content-type": kind},
-            )
-        except opensearchpy.NotFoundError:
-            return None
-        except opensearchpy.SSLError as error:
-            raise StoreUnavailable(
-                f"{self.name}: no TLS connection; check that it speaks TLS, its certificate's name, and ca_certs in "
-                "AUDIT_STORE_URL"
-            ) from error
-        except opensearchpy.ConnectionTimeout as error:
-            raise StoreUnavailable(f"{self.name}: no answer within {timeout:g} s") from error
-        except UnreachableError as error:
-            raise StoreUnavailable(f"{self.name}: cannot be reached; check that OpenSearch runs there") from error
-        except opensearchpy.TransportError as error:
-            raise self._known(error) from error
-        except opensearchpy.SerializationError as error:
-            raise StoreUnavailable(f"{self.name}: the answer was cut, or is no JSON") from error
-        except opensearchpy.OpenSearchException as error:
-            raise StoreUnavailable(f"{self.name}: {type(error).__name__}") from error
+            )  # fmt: skip
+        except opensearchpy.OpenSearchException:
+            raise
+        except Exception as error:
+            raise StoreUnavailable(f"{self.name}: {NO_ENGINE}") from error
+
+    def _object(self, answer: Any, needs: Sequence[str]) -> dict[str, Any]:
+        """What OpenSearch may have said; not what some gateway says in its place."""
+        if not isinstance(answer, dict) or not all(name in answer for name in needs):
+            raise StoreUnavailable(f"{self.name}: {NO_ENGINE}")
+        return answer
 
     def _known(self, error: opensearchpy.TransportError) -> Exception:
         """An error status as an exception. Of the engine's words only the type of the error is used."""
@@ -163,27 +198,31 @@ class Engine:
         failure = _NotStarted if kind in _NOT_STARTED else StoreUnavailable
         return failure(f"{self.name}: cannot answer at the moment ({status} {kind})")
 
-    def _connected(self) -> opensearchpy.OpenSearch:
-        client = self._client
-        if client is None:
-            self._client = client = opensearchpy.OpenSearch(
-                self._hosts,
-                connection_class=_Connection,
-                serializers={"application/json": _JSON()},
-                pool_maxsize=CONNECTIONS,
-                # Only who cannot be reached is passed over: the others say 503 about shards, not about themselves.
-                max_retries=len(self._hosts),
-                retry_on_status=(),
-                retry_on_timeout=len(self._hosts) > 1,
-                dead_timeout=DEAD_S,
-                **self._options,
-            )
-        return client
+    def _connected(self) -> tuple[opensearchpy.OpenSearch, opensearchpy.OpenSearch]:
+        """The client that may send a request to one host after the other, and the one that sends it once."""
+        clients = self._clients
+        if clients is None:
+            self._clients = clients = (self._client(len(self._hosts)), self._client(0))
+        return clients
+
+    def _client(self, retries: int) -> opensearchpy.OpenSearch:
+        return opensearchpy.OpenSearch(
+            self._hosts,
+            connection_class=_Connection,
+            serializers={"application/json": _JSON()},
+            pool_maxsize=CONNECTIONS,
+            # Only who cannot be reached is passed over: the others say 503 about shards, not about themselves.
+            max_retries=retries,
+            retry_on_status=(),
+            retry_on_timeout=len(self._hosts) > 1,
+            dead_timeout=DEAD_S,
+            **self._options,
+        )
 
     def close(self) -> None:
         """Close all connections. May be called twice."""
-        client, self._client = self._client, None
-        if client is not None:
+        clients, self._clients = self._clients, None
+        for client in clients or ():
             client.close()
 
     def before_fork(self) -> None:
@@ -194,7 +233,22 @@ class Engine:
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's connections to it."""
-        self._client = None
+        self._clients = None
+
+
+def _account(url: StoreURL) -> str:
+    """The Authorization header; empty without an account."""
+    key = url.options.get("api_key")
+    if key is not None:
+        if not re.fullmatch(r"[!-~]+", key):
+            raise SettingsError("AUDIT_STORE_URL: api_key is not allowed; allowed are ASCII characters without spaces")
+        return f"ApiKey {key}"
+    if not url.user and not url.password:
+        return ""
+    if not f"{url.user}{url.password}".isprintable() or ":" in url.user:
+        raise SettingsError("AUDIT_STORE_URL: user or password has characters that cannot be sent")
+    # RFC 7617 leaves the encoding open; OpenSearch reads UTF-8.
+    return "Basic " + base64.b64encode(f"{url.user}:{url.password}".encode()).decode()
 
 
 def _host(text: str) -> dict[str, Any]:

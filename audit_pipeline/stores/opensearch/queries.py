@@ -55,8 +55,10 @@ def conditions(query: Query) -> Clause:
         filters.append({"terms": {"audit.category": sorted(query.categories)}})
     if query.start is not None or query.end is not None:
         filters.append(span(query.start, query.end))
-    if query.user is not None:
+    if query.user:
         filters.append({"term": {"user.name": query.user}})
+    elif query.user is not None:
+        filters.append(among(without=[{"exists": {"field": "user.name"}}]))
     if query.outcome is not None:
         filters.append({"term": {"event.outcome": query.outcome}})
     if query.network is not None:

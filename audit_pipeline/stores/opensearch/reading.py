@@ -98,12 +98,14 @@ class Reader:
         tones = [found.get(str(place), {}).get("tones", {}).get("buckets", []) for place in range(len(ranges))]
         return [{tone["key"]: tone["doc_count"] for tone in buckets} for buckets in tones]
 
-    def search(self, body: dict[str, Any], org: str = "", **params: str) -> Any:
-        """A whole answer, or StoreUnavailable."""
+    def search(self, body: dict[str, Any], org: str = "", *, once: bool = False, **params: str) -> Any:
+        """A whole answer, or StoreUnavailable. `once`: see Engine.ask."""
         # Of each shard, an organisation's requests go to the same copy: two copies need not have been refreshed at
         # the same moment.
         copy = {"preference": sha256(org.encode()).hexdigest()[:16]} if org else {}
-        answer = self.engine.ask("POST", f"/{self._index}/_search", body, {**_WHOLE, **copy, **params}) or _NOTHING
+        path = f"/{self._index}/_search"
+        answer = self.engine.ask("POST", path, body, {**_WHOLE, **copy, **params}, needs=["_shards"], once=once)
+        answer = answer or _NOTHING
         self.whole(answer)
         self.seen = self.seen or answer["_shards"]["total"] > 0
         return answer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +20,10 @@ __all__ = ["Scroll"]
 KEPT = "5m"
 """How long the engine keeps a scroll that nobody reads on. One that was closed is freed at once."""
 TIMEOUT_S = 60.0
+SIZE = 500
+"""Entries in one answer: an entry may have 130 KB, and an answer is in memory whole."""
+
+_log = logging.getLogger("audit_pipeline.stores.opensearch")
 
 
 class Scroll(Snapshot):
@@ -26,17 +32,20 @@ class Scroll(Snapshot):
     def __init__(self, reader: Reader, query: Query, limit: int) -> None:
         self._reader = reader
         self._limit = limit
+        self._made_by = os.getpid()
         self._lock = threading.Lock()
         self._id: str | None = None
         self._fetched: list[AuditEvent] = []
         body = {
-            "size": min(1000, limit),
+            "size": min(SIZE, max(limit, 1)),
             "query": conditions(query),
             "sort": [{field: direction} for field, direction in order(query.sort)],
             "_source": {"excludes": ["search"]},
         }
-        answer = reader.search(body, query.org, scroll=KEPT)
+        # Sent once: sent again, it would leave a scroll that nobody knows of.
+        answer = reader.search(body, query.org, once=True, scroll=KEPT)
         self.total = answer["hits"]["total"]["value"]
+        self._left = min(limit, self.total)
         self._take(answer)
 
     def batches(self, size: int = 1000) -> Iterator[Sequence[AuditEvent]]:
@@ -59,7 +68,14 @@ class Scroll(Snapshot):
         if self._id is None:
             raise StoreError("the export was closed before its end")
         body = {"scroll": KEPT, "scroll_id": self._id}
-        answer = self._reader.engine.ask("POST", "/_search/scroll", body, timeout=TIMEOUT_S)
+        # Sent once: each page of a scroll is given once, and to ask again would pass over the next one.
+        try:
+            answer = self._reader.engine.send(
+                "POST", "/_search/scroll", body, needs=["_shards", "hits"], timeout=TIMEOUT_S, once=True
+            )
+        except BaseException:
+            self._free()
+            raise
         if answer is None:
             self._id = None
             raise StoreUnavailable(
@@ -75,12 +91,21 @@ class Scroll(Snapshot):
         self._id = answer.get("_scroll_id", self._id)
         try:
             self._reader.whole(answer)
-            self._fetched += [self._reader.event(hit["_source"]) for hit in answer["hits"]["hits"]]
+            fetched = [self._reader.event(hit["_source"]) for hit in answer["hits"]["hits"]]
+            self._fetched += fetched
+            self._left -= len(fetched)
+            if self._left <= 0:
+                self._free()
         except BaseException:
             self._free()
             raise
 
     def _free(self) -> None:
         scroll, self._id = self._id, None
-        if scroll is not None:
+        if scroll is None or os.getpid() != self._made_by:
+            return
+        try:
             self._reader.engine.ask("DELETE", "/_search/scroll", {"scroll_id": [scroll]})
+        except StoreError as error:
+            # What was read is whole, and the engine frees it by itself after a while.
+            _log.warning("an export is not freed at once: %s", error)

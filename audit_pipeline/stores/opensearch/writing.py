@@ -21,7 +21,7 @@ from ...event import AuditEvent, id_time, now_ms
 from ...forking import prepare_for_forks
 from ..base import Refusal
 from .engine import Engine, TooLarge
-from .template import IndexTemplate
+from .template import IndexTemplate, Installed
 
 __all__ = ["Place", "Writer", "place"]
 
@@ -36,15 +36,17 @@ WAIT_FOR_COPIES = "10s"
 TAKEN = "its id is taken by an entry of other content"
 
 _NAMES = {"day": "%Y.%m.%d", "month": "%Y.%m", "year": "%Y"}
-_YEARS = range(2000, 3000)  # what the pattern of the template matches
+_TIMES = range(946_684_800_000, 32_503_680_000_000)  # the years 2000 to 2999: what the pattern of the template matches
 _REFUSED = {
     "mapper_parsing_exception": "the index cannot take one of its fields",
     "strict_dynamic_mapping_exception": "the index has been set not to take one of its fields",
+    "illegal_argument_exception": "the index cannot take one of its values",
 }
 _TROUBLE = {
     "unavailable_shards_exception": "too few copies of a shard are there; wait for nodes, or lower replicas",
     "cluster_block_exception": "writing is blocked; is the disk nearly full, or an index read-only?",
     "validation_exception": "an index cannot be made; is the limit on shards (cluster.max_shards_per_node) reached?",
+    "index_closed_exception": "an index is closed; open it, or delete it",
     "invalid_alias_name_exception": "an index has the alias's name; choose another index in AUDIT_STORE_URL",
 }
 
@@ -56,8 +58,10 @@ class Place(NamedTuple):
     document_id: str
 
 
-def place(index: str, granularity: str, org: str, event_id: str) -> Place:
-    """Where the entry of an organisation and an id lies: for ever the same."""
+def place(index: str, granularity: str, org: str, event_id: str) -> Place | None:
+    """Where the entry of an organisation and an id lies: for ever the same. None: its time names no index."""
+    if id_time(event_id) not in _TIMES:
+        return None
     moment = datetime.fromtimestamp(id_time(event_id) // 1000, UTC)
     # An organisation's name may be longer than the engine lets a document's id be.
     digest = sha256(org.encode()).hexdigest()[:32]
@@ -94,10 +98,10 @@ class Writer:
         refusals: list[Refusal] = []
         writes: dict[Place, _Write] = {}
         for event in events:
-            if datetime.fromtimestamp(id_time(event.id) // 1000, UTC).year not in _YEARS:
+            where = place(self._index, installed.granularity, event.org, event.id)
+            if where is None:
                 refusals.append(Refusal(event, "the time in its id names no index: not of the years 2000 to 2999"))
                 continue
-            where = place(self._index, installed.granularity, event.org, event.id)
             if where in writes:
                 if not event.same_content(writes[where].event):
                     refusals.append(Refusal(event, TAKEN))
@@ -109,8 +113,8 @@ class Writer:
             # Made without the template, an index would be one that cannot be searched.
             installed = self._template.for_writing(within=1.0)
         with self._lock:
-            for batch in _batches(writes.values()):
-                refusals += self._create(batch, installed.copies)
+            for batch, copies in self._batches(writes.values(), installed):
+                refusals += self._create(batch, copies)
         self._known |= names
         return refusals
 
@@ -119,26 +123,27 @@ class Writer:
             "refresh": "true",
             "wait_for_active_shards": copies,
             "timeout": WAIT_FOR_COPIES,
-            "filter_path": "items.create.status,items.create.error.type",
+            "filter_path": "items.create.status,items.create.error.type,items.create._seq_no",
         }
         arrival = self._next_batch(len(writes))
         body = b"".join(b"%s\n%s%s\n" % (write.action, write.document, arrival) for write in writes)
         try:
-            answer = self._engine.ask("POST", "/_bulk", body, params, timeout=BULK_TIMEOUT_S)
-        except StoreError:
-            # It may be under way still, and must not be taken for over when the next one is seen.
-            self._name = ""
-            raise
+            answer = self._engine.ask("POST", "/_bulk", body, params, needs=["items"], timeout=BULK_TIMEOUT_S)
         except TooLarge:
             if len(writes) == 1:
                 return [Refusal(writes[0].event, "it is larger than the store, or a proxy before it, takes")]
             half = len(writes) // 2
             return self._create(writes[:half], copies) + self._create(writes[half:], copies)
-        items = (answer or {}).get("items", [])
+        except StoreError:
+            # It may be under way still, and must not be taken for over when the next one is seen.
+            self._name = ""
+            raise
+        items = answer["items"] if answer else []
         if len(items) != len(writes):
             raise StoreUnavailable(f"{self._where}: answered for {len(items)} of {len(writes)} entries")
         repeated: list[_Write] = []
         refused: list[tuple[_Write, str]] = []
+        made = False
         for write, item in zip(writes, items, strict=True):
             status, kind = item["create"]["status"], item["create"].get("error", {}).get("type", "")
             if status == 409:
@@ -147,7 +152,27 @@ class Writer:
                 refused.append((write, kind))
             elif status >= 300:
                 raise self._trouble(status, kind)
+            made = made or item["create"].get("_seq_no") == 0
+        if made:
+            # The first document of an index that the engine has just made, it is to be hoped with the template.
+            self._template.check_indices()
         return self._compared(repeated) + [self._refusal(write, kind) for write, kind in refused]
+
+    def _batches(self, writes: Iterable[_Write], installed: Installed) -> Iterator[tuple[list[_Write], int]]:
+        """The writes of a bulk request, and how many copies they have to wait for."""
+        by_copies: dict[int, list[_Write]] = {}
+        for write in writes:
+            by_copies.setdefault(installed.copies.get(write.place.index_name, installed.new), []).append(write)
+        for copies, alike in by_copies.items():
+            batch: list[_Write] = []
+            size = 0
+            for write in alike:
+                if batch and (size + len(write.document) > BULK_BYTES or len(batch) == BATCH):
+                    yield batch, copies
+                    batch, size = [], 0
+                batch.append(write)
+                size += len(write.document)
+            yield batch, copies
 
     def _next_batch(self, size: int) -> bytes:
         """What says of documents in which batch they came (see arrivals), and closes them."""
@@ -173,8 +198,11 @@ class Writer:
         """Those of the entries whose place is taken by an entry of other content."""
         if not writes:
             return []
+        # They may have been written a moment ago, by a request that was not answered.
+        names = ",".join({write.place.index_name for write in writes})
+        self._engine.ask("POST", f"/{names}/_refresh")
         documents = [{"_index": write.place.index_name, "_id": write.place.document_id} for write in writes]
-        answer = self._engine.ask("POST", "/_mget", {"docs": documents}, {"_source_excludes": "search"})
+        answer = self._engine.ask("POST", "/_mget", {"docs": documents}, {"_source_excludes": "search"}, needs=["docs"])
         refusals = []
         for write, stored in zip(writes, answer["docs"], strict=True):
             if not stored.get("found"):
@@ -188,25 +216,15 @@ class Writer:
         return refusals
 
     def _refusal(self, write: _Write, kind: str) -> Refusal:
-        """An entry that its index does not take. Raises StoreUnavailable where there is no index to take it."""
-        if self._engine.ask("GET", f"/{write.place.index_name}", params={"filter_path": "*.aliases"}) is None:
-            # It could not be made, for the limit on shards, say: no fault of the entry's.
+        """An entry that its index does not take. Raises StoreUnavailable where it is not the entry's fault."""
+        if (
+            kind not in _REFUSED
+            or self._engine.ask("GET", f"/{write.place.index_name}", params={"filter_path": "*.aliases"}) is None
+        ):
+            # The index could not be made, for the limit on shards, or is closed.
             raise self._trouble(400, kind)
-        return Refusal(write.event, f"{_REFUSED.get(kind, 'the index cannot take it')} ({kind})")
+        return Refusal(write.event, f"{_REFUSED[kind]} ({kind})")
 
     def _trouble(self, status: int, kind: str) -> StoreUnavailable:
         why = _TROUBLE.get(kind, "a write failed; trying again is right")
         return StoreUnavailable(f"{self._where}: {why} ({status} {kind or 'no reason given'})")
-
-
-def _batches(writes: Iterable[_Write]) -> Iterator[list[_Write]]:
-    batch: list[_Write] = []
-    size = 0
-    for write in writes:
-        if batch and (size + len(write.document) > BULK_BYTES or len(batch) == BATCH):
-            yield batch
-            batch, size = [], 0
-        batch.append(write)
-        size += len(write.document)
-    if batch:
-        yield batch
