@@ -24,6 +24,9 @@ demo: $(READY)  ## fill a store as a mail dashboard would, and serve it
 test: $(READY)  ## everything that has to hold
 	$(BIN)/python -m pytest
 
+faults: $(READY)  ## the long rounds: nodes of a cluster and engines killed while entries are written and read
+	$(BIN)/python -m pytest -m long tests/faults
+
 engine: $(READY)  ## an OpenSearch by hand, until Ctrl-C
 	$(BIN)/python tests/engine.py
 

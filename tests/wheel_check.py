@@ -79,6 +79,13 @@ def main() -> None:
         (wheel,) = folder.glob("*.whl")
         names = set(zipfile.ZipFile(wheel).namelist())
         check(set(NEEDED) <= names, "the wheel has the package, the API, the viewer and the templates")
+        sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "audit_pipeline").rglob("*.py")}
+        sources |= {
+            f"audit_pipeline/{path.relative_to(ROOT).as_posix()}"
+            for folder_name in ("api", "index_templates")
+            for path in (ROOT / folder_name).rglob("*.py")
+        }
+        check(sources <= names, f"the wheel has every module; not {sorted(sources - names)}")
         top = {entry.split("/")[0] for entry in names}
         check(len(top) == 2, "the wheel puts nothing at the top but audit_pipeline and its metadata")
 
@@ -90,6 +97,8 @@ def main() -> None:
         where = run(python, "-c", "import audit_pipeline.api.app as app; print(app.__file__)", cwd=folder)
         check(where.startswith(str(folder)), "the environment has the wheel, not the checkout")
 
+        opened = run(python, "-c", "from audit_pipeline.stores import open_store as o; o('opensearch://h')", cwd=folder)
+        check(opened == "", "the OpenSearch store can be opened")
         run(command, "emit", "domain.created", "--target", "example.com", "--user", "alice", "--ip", "203.0.113.9",
             cwd=folder)  # fmt: skip
         (folder / "in.ndjson").write_text(json.dumps(LINE) + "\n")

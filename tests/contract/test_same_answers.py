@@ -43,7 +43,7 @@ def agree(store: Store, oracle: Store, query: Query, window: Window) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=150, **LOOSE)  # type: ignore[arg-type]
+@settings(max_examples=80, **LOOSE)  # type: ignore[arg-type]
 def test_generated_queries_over_generated_entries(engine: str, data: st.DataObject) -> None:
     """Whatever is stored and asked: the same page, the same total, the same refusals."""
     with pair(engine) as (store, oracle):
@@ -63,7 +63,7 @@ def test_generated_queries_over_generated_entries(engine: str, data: st.DataObje
 
 
 @given(data=st.data())
-@settings(max_examples=80, **LOOSE)  # type: ignore[arg-type]
+@settings(max_examples=40, **LOOSE)  # type: ignore[arg-type]
 def test_walks_with_writes_between_the_pages(engine: str, data: st.DataObject) -> None:
     """Walking on and back by keys, with entries arriving between the pages, both stores show the same pages."""
     with pair(engine) as (store, oracle):
@@ -92,7 +92,7 @@ def test_walks_with_writes_between_the_pages(engine: str, data: st.DataObject) -
 
 
 @given(data=st.data())
-@settings(max_examples=60, **LOOSE)  # type: ignore[arg-type]
+@settings(max_examples=30, **LOOSE)  # type: ignore[arg-type]
 def test_snapshots(engine: str, data: st.DataObject) -> None:
     """An export has the same rows in the same order from every store."""
     with pair(engine) as (store, oracle):

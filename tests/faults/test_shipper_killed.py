@@ -109,6 +109,7 @@ def test_four_processes_emit_while_the_shipper_is_killed(tmp_path: Path) -> None
     emit_and_kill(f"sqlite:///{tmp_path / 'audit.db'}", tmp_path, lambda: None)
 
 
+@pytest.mark.long
 def test_four_processes_emit_while_the_engine_is_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Into OpenSearch, in indices of two months, with the engine killed and started again in the middle."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
