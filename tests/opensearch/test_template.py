@@ -220,8 +220,9 @@ def test_a_newer_template_is_refused(
 def test_another_programs_template_is_refused(opened: Callable[..., Store], opensearch: Cluster, index: str) -> None:
     """A template of that name which is not ours is never overwritten, and nothing is written below it."""
     opensearch.call("PUT", f"/_index_template/{index}", {"index_patterns": [f"{index}-*"], "template": {}})
-    with pytest.raises(StoreMismatch, match="not audit-pipeline's; choose another index"):
-        opened().append([entry()])
+    for act in (lambda: opened().append([entry()]), opened().check):
+        with pytest.raises(StoreMismatch, match="not audit-pipeline's; choose another index"):
+            act()
     assert opensearch.call("GET", f"/_resolve/index/{index}-*")["indices"] == []
 
 
@@ -232,8 +233,9 @@ def test_granularity_is_fixed_at_the_first_setup(opened: Callable[..., Store], o
         opensearch.clear(index)
         assert "installed" in opened(f"granularity={granularity}").setup()[0]
         other = "year" if granularity != "year" else "day"
-        with pytest.raises(StoreMismatch, match=f"granularity={granularity}, which cannot be changed"):
-            opened(f"granularity={other}").setup()
+        for act in (opened(f"granularity={other}").setup, opened(f"granularity={other}").check):
+            with pytest.raises(StoreMismatch, match=f"granularity={granularity}, which cannot be changed"):
+                act()
         assert opened().append([moment]) == []
         assert opened().append([moment]) == []
         assert opened().get("default", moment.id) == moment
@@ -249,6 +251,8 @@ def test_granularity_outlives_the_template(opened: Callable[..., Store], opensea
         opensearch.clear(index)
         opened(f"granularity={granularity}").append([event])
         opensearch.call("DELETE", f"/_index_template/{index}")
+        with pytest.raises(StoreMismatch, match="the index template is gone"):
+            opened().check()
         with pytest.raises(StoreMismatch, match=f"granularity={granularity}, which cannot be changed"):
             opened(f"granularity={other}").append([event])
         again = opened()

@@ -63,19 +63,9 @@ class IndexTemplate:
                     ) from None
                 return self._installed_now()
             return [f"{self._where}: index template installed"]
-        if found.get("_meta", {}).get("managed_by") != "audit-pipeline":
-            raise StoreMismatch(
-                f"{self._where}: an index template of this name is there that is not audit-pipeline's; choose another "
-                "index in AUDIT_STORE_URL"
-            )
-        self._same_granularity(_granularity(found))
+        self._must_be_ours(found)
         if changed_by_hand(found):
             return [f"{self._where}: the index template was changed by hand; left alone"]
-        if found.get("version", 0) > VERSION:
-            raise StoreMismatch(
-                f"{self._where}: the index template has version {found['version']}, this program knows version "
-                f"{VERSION}; upgrade audit-pipeline"
-            )
         return self._replace(found, {}) if found.get("version", 0) < VERSION else []
 
     def _with_options(self) -> list[str]:
@@ -90,6 +80,20 @@ class IndexTemplate:
         # Indices that exist keep their settings, and learn the fields that were added.
         self._engine.ask("PUT", f"/{self._index}/_mapping", wanted["template"]["mappings"])
         return [f"{self._where}: index template brought up to date; it holds for indices made from now on"]
+
+    def _must_be_ours(self, found: dict[str, Any]) -> None:
+        """Raises StoreMismatch for a template that this program cannot write under."""
+        if found.get("_meta", {}).get("managed_by") != "audit-pipeline":
+            raise StoreMismatch(
+                f"{self._where}: an index template of this name is there that is not audit-pipeline's; choose another "
+                "index in AUDIT_STORE_URL"
+            )
+        self._same_granularity(_granularity(found))
+        if found.get("version", 0) > VERSION and not changed_by_hand(found):
+            raise StoreMismatch(
+                f"{self._where}: the index template has version {found['version']}, this program knows version "
+                f"{VERSION}; upgrade audit-pipeline"
+            )
 
     def _same_granularity(self, granularity: str) -> None:
         if self._options.get("granularity", granularity) != granularity:
@@ -121,11 +125,17 @@ class IndexTemplate:
         self._installed = None
 
     def state(self) -> str:
-        """In a few words. Raises StoreMissing, and StoreMismatch for indices that are not as they should be."""
-        self._indices()
+        """In a few words. Raises StoreMissing, and StoreMismatch for what is not as it should be."""
+        indices = self._indices()
         found = self._found()
+        if found is None and indices:
+            raise StoreMismatch(
+                f"{self._where}: the index template is gone, though there are indices; put it back with "
+                "`audit-pipeline setup`"
+            )
         if found is None:
             raise self._missing()
+        self._must_be_ours(found)
         if changed_by_hand(found):
             return "index template changed by hand, left alone"
         return f"index template of version {found.get('version')}"
