@@ -178,7 +178,7 @@ def _origins(value: str) -> tuple[str, ...]:
             raise SettingsError(
                 f"AUDIT_CORS_ORIGINS: {origin[:80]!r} is no origin; allowed are such as https://dashboard.example.com"
             )
-    return _list(value)
+    return tuple(origin.lower() for origin in _list(value))
 
 
 def _positive(name: str, value: str) -> int:

@@ -83,6 +83,8 @@ class Shipper:
         self._broke = self._in_a_row = 0
         self.trouble: Exception | None = None
         """Why nothing is shipped at the moment; None while all is well."""
+        self.retries = 0
+        """How often the store did not take a batch, which was then sent again."""
         prepare_for_forks(self)
 
     def start(self) -> None:
@@ -171,8 +173,10 @@ class Shipper:
         try:
             refusals = self._store.append(events)
         except AuditError:
+            self.retries += 1
             raise
         except Exception as error:
+            self.retries += 1
             # Not one of the errors that a store may raise: a fault of its own, perhaps over one entry. Smaller batches
             # show which; where they fail one after another, it is the store, and they wait.
             if len(events) > 1:

@@ -1,6 +1,6 @@
 """What is asked: filters, search text, order, pages and cursors, parsed once for every store."""
 
-from .cursor import CursorSigner, SortKey, Window, sort_key
+from .cursor import RESUME_REFUSED, CursorSigner, ResumePoint, SortKey, Window, sort_key
 from .filters import (
     BUCKETS,
     FILTERS,
@@ -14,6 +14,7 @@ from .filters import (
     parse_zone,
 )
 from .histogram import MAX_BUCKETS, MIN_BUCKETS, Spans, spans_between
+from .matching import Searchable
 from .text import FIELD_BREAK, SEARCH_FIELDS, Word, fold, parse_words, search_texts, tokens
 
 __all__ = [
@@ -23,11 +24,14 @@ __all__ = [
     "MAX_BUCKETS",
     "MIN_BUCKETS",
     "PAGE_SIZES",
+    "RESUME_REFUSED",
     "SEARCH_FIELDS",
     "SORTS",
     "CursorSigner",
     "PageRequest",
     "Query",
+    "ResumePoint",
+    "Searchable",
     "SortKey",
     "Spans",
     "Window",

@@ -9,9 +9,9 @@ import importlib
 import pkgutil
 
 from ..errors import SettingsError
-from .base import Page, Refusal, Snapshot, Store, StoreURL
+from .base import Arrival, Arrivals, Page, Refusal, Snapshot, Store, StoreURL
 
-__all__ = ["Page", "Refusal", "Snapshot", "Store", "StoreURL", "open_store", "store_names"]
+__all__ = ["Arrival", "Arrivals", "Page", "Refusal", "Snapshot", "Store", "StoreURL", "open_store", "store_names"]
 
 
 def store_names() -> list[str]:

@@ -10,14 +10,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from ..errors import SettingsError
 from ..event import AuditEvent
 from ..query import Query, Window
 
-__all__ = ["Page", "Refusal", "Snapshot", "Store", "StoreURL", "numbered"]
+__all__ = ["QUERY_S", "Arrival", "Arrivals", "Page", "Refusal", "Snapshot", "Store", "StoreURL", "numbered"]
+
+
+QUERY_S = 20.0
+"""After how many seconds an engine gives a query up, rather than work for somebody who has left: StoreUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,23 @@ class Refusal:
 
     event: AuditEvent
     reason: str
+
+
+class Arrival(NamedTuple):
+    """An entry that came, and the position just after it."""
+
+    event: AuditEvent
+    position: str
+
+
+class Arrivals(NamedTuple):
+    """What came after a position, in the order in which it came."""
+
+    entries: Sequence[Arrival]
+    position: str
+    """The position after all of them."""
+    more: bool = False
+    """Whether there may be more already."""
 
 
 class Snapshot(ABC):
@@ -162,13 +183,14 @@ class Store(ABC):
         """The first `limit` entries of a query, all as of now. Raises StoreMissing where nothing has been set up."""
 
     @abstractmethod
-    def arrivals(self, position: str | None, limit: int = 1000) -> tuple[list[AuditEvent], str]:
-        """About `limit` entries of all organisations in the order in which they came, and the position after them.
+    def arrivals(self, position: str | None, limit: int = 1000) -> Arrivals:
+        """About `limit` entries of all organisations in the order in which they came, each with the position after it.
 
         Without a position: none, and the position now. Going from position to position, also in another process,
         meets each entry that is kept from then on exactly once, however old its own time is; some of them a minute
-        after they can be found. Positions are text to keep, not to read. Raises StoreMissing where nothing
-        has been set up, and ValueError for what is no position of this store.
+        after they can be found. A call gives what any call that ended before it gave, but for what its position is
+        after; asked twice from one position, others may have come between. Positions are text to keep, not to read.
+        Raises StoreMissing where nothing has been set up, and ValueError for what is no position of this store.
         """
 
     @abstractmethod

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError
 from ..event import AuditEvent
-from ..privacy import network_key, network_range
-from ..query import Query, SortKey, Window, Word, search_texts, sort_key
-from .base import Page, Refusal, Snapshot, Store, StoreURL, numbered
+from ..query import Query, Searchable, SortKey, Window, sort_key
+from .base import Arrival, Arrivals, Page, Refusal, Snapshot, Store, StoreURL, numbered
 
 __all__ = ["STORE", "MemoryStore"]
 
@@ -26,8 +26,7 @@ class MemoryStore(Store):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: dict[tuple[str, str], AuditEvent] = {}
-        self._texts: dict[tuple[str, str], Sequence[str]] = {}
+        self._entries: dict[tuple[str, str], Searchable] = {}
 
     @classmethod
     def from_url(cls, url: StoreURL) -> MemoryStore:
@@ -50,18 +49,16 @@ class MemoryStore(Store):
         refusals = []
         with self._lock:
             for event in events:
-                key = (event.org, event.id)
-                stored = self._entries.setdefault(key, event)
-                if stored is event:
-                    self._texts[key] = search_texts(event)
-                if not event.same_content(stored):
+                stored = self._entries.setdefault((event.org, event.id), Searchable(event))
+                if not event.same_content(stored.event):
                     refusals.append(Refusal(event, "its id is taken by an entry of other content"))
         return refusals
 
     def get(self, org: str, event_id: str) -> AuditEvent | None:
         """See Store.get."""
         with self._lock:
-            return self._entries.get((org, event_id))
+            stored = self._entries.get((org, event_id))
+        return stored.event if stored else None
 
     def search(self, query: Query, window: Window) -> Page:
         """See Store.search."""
@@ -85,13 +82,14 @@ class MemoryStore(Store):
         """See Store.snapshot."""
         return _MemorySnapshot(self._found(query), limit)
 
-    def arrivals(self, position: str | None, limit: int = 1000) -> tuple[list[AuditEvent], str]:
+    def arrivals(self, position: str | None, limit: int = 1000) -> Arrivals:
         """See Store.arrivals. The position is how many entries there were."""
         with self._lock:
-            entries = list(self._entries.values())
-        first = len(entries) if position is None else numbered(position)
-        found = entries[first : first + limit]
-        return found, str(first + len(found))
+            number = len(self._entries)
+            first = number if position is None else numbered(position)
+            found = list(islice(self._entries.values(), first, first + limit))
+        entries = [Arrival(one.event, str(place)) for place, one in enumerate(found, first + 1)]
+        return Arrivals(entries, str(first + len(found)), more=first + len(found) < number)
 
     def histogram(self, query: Query, edges: Sequence[int]) -> list[dict[str, int]]:
         """See Store.histogram."""
@@ -116,8 +114,8 @@ class MemoryStore(Store):
 
     def _found(self, query: Query) -> list[AuditEvent]:
         with self._lock:
-            entries = [(event, self._texts[key]) for key, event in self._entries.items()]
-        found = [event for event, texts in entries if _matches(query, event, texts)]
+            entries = list(self._entries.values())
+        found = [one.event for one in entries if one.matches(query)]
         return sorted(found, key=lambda event: _place(query.sort, sort_key(event)))
 
 
@@ -146,37 +144,6 @@ def _place(sort: str, key: SortKey) -> tuple[Any, ...]:
         return (key.action, *newest_first)
     # The closing 1 lets "ab" come before "a", as descending order wants.
     return ((*(-ord(character) for character in key.action), 1), *newest_first)
-
-
-def _matches(query: Query, event: AuditEvent, texts: Sequence[str]) -> bool:
-    if event.org != query.org:
-        return False
-    if query.actions and event.action not in query.actions:
-        return False
-    if query.categories and event.category not in query.categories:
-        return False
-    if query.start is not None and event.timestamp < query.start:
-        return False
-    if query.end is not None and event.timestamp >= query.end:
-        return False
-    if query.user is not None and event.user != query.user:
-        return False
-    if query.outcome is not None and event.outcome != query.outcome:
-        return False
-    if query.network is not None:
-        first, last = network_range(query.network)
-        if not first <= network_key(event.ip) <= last:
-            return False
-    return all(any(_in_field(text, word) for text in texts) != word.excluded for word in query.words)
-
-
-def _in_field(text: str, word: Word) -> bool:
-    """Whether a field's tokens, joined by spaces, have what a word asks for."""
-    if word.phrase:
-        return f" {' '.join(word.tokens)} " in f" {text} "
-    *whole, beginning = word.tokens
-    field = text.split(" ")
-    return all(token in field for token in whole) and any(token.startswith(beginning) for token in field)
 
 
 STORE = MemoryStore

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import apsw
@@ -24,7 +25,7 @@ from ..files import FileId, file_id, make_private
 from ..forking import WAIT_S, abandon, prepare_for_forks
 from ..privacy import network_key, network_range
 from ..query import SEARCH_FIELDS, Query, SortKey, Window, Word, search_texts, sort_key
-from .base import Page, Refusal, Snapshot, Store, StoreURL, numbered
+from .base import QUERY_S, Arrival, Arrivals, Page, Refusal, Snapshot, Store, StoreURL, numbered
 
 __all__ = ["STORE", "SQLiteStore"]
 
@@ -168,7 +169,7 @@ class SQLiteStore(Store):
         """See Store.search."""
         backwards = window.before is not None
         key = window.before or window.after
-        with self._translated(), self._connection() as db, transaction(db):
+        with self._translated(), self._connection() as db, _in_time(db), transaction(db):
             found = _Selection(query)
             total: int = db.execute(f"SELECT count(*) FROM entries WHERE {found.where}", found.bindings).get
             numbers = found.numbers(
@@ -198,16 +199,17 @@ class SQLiteStore(Store):
                 self._give(None)
                 raise
 
-    def arrivals(self, position: str | None, limit: int = 1000) -> tuple[list[AuditEvent], str]:
+    def arrivals(self, position: str | None, limit: int = 1000) -> Arrivals:
         """See Store.arrivals. The position is the number of the last entry: they rise in the order of transactions."""
         with self._translated(), self._connection() as db:
             if position is None:
-                return [], str(db.execute("SELECT coalesce(max(number), 0) FROM entries").get)
+                return Arrivals((), str(db.execute("SELECT coalesce(max(number), 0) FROM entries").get))
             rows: list[Any] = db.execute(
                 "SELECT number, body, origin, sequence FROM contents WHERE number > ? ORDER BY number LIMIT ?",
                 (numbered(position), limit),
             ).fetchall()
-            return [AuditEvent.from_bytes(*row[1:]) for row in rows], str(rows[-1][0]) if rows else position
+        entries = [Arrival(AuditEvent.from_bytes(*row[1:]), str(row[0])) for row in rows]
+        return Arrivals(entries, entries[-1].position if entries else position, more=len(rows) == limit)
 
     def histogram(self, query: Query, edges: Sequence[int]) -> list[dict[str, int]]:
         """See Store.histogram."""
@@ -215,7 +217,7 @@ class SQLiteStore(Store):
         numbered = ",".join(f"({place},{first},{end})" for place, (first, end) in enumerate(pairwise(edges)))
         if not numbered:
             return spans
-        with self._translated(), self._connection() as db, transaction(db):
+        with self._translated(), self._connection() as db, _in_time(db), transaction(db):
             found = _Selection(query)
             rows = db.execute(
                 f"WITH spans (place, first, ending) AS (VALUES {numbered}) "
@@ -345,6 +347,10 @@ class SQLiteStore(Store):
             yield
         except OSError as error:
             raise StoreUnavailable(f"{self.path}: cannot be used: {error.strerror}") from error
+        except apsw.InterruptError as error:
+            raise StoreUnavailable(
+                f"{self.path}: the query took longer than {QUERY_S:g} s and was given up; ask for less at once"
+            ) from error
         except apsw.NotADBError as error:
             raise StoreMismatch(f"{self.path}: is no SQLite database; choose another path") from error
         except apsw.BusyError as error:
@@ -361,6 +367,17 @@ class SQLiteStore(Store):
             ) from error
         except apsw.Error as error:
             raise StoreUnavailable(f"{self.path}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _in_time(db: apsw.Connection) -> Iterator[None]:
+    """Give up what takes longer than QUERY_S. Raises InterruptError."""
+    end = monotonic() + QUERY_S
+    db.set_progress_handler(lambda: monotonic() > end, 50_000)
+    try:
+        yield
+    finally:
+        db.set_progress_handler(None)
 
 
 def _version(db: apsw.Connection, path: Path) -> int:

@@ -170,7 +170,7 @@ def test_a_snapshot_is_of_one_moment(store: Store) -> None:
 def test_a_snapshots_total_is_that_of_its_rows(store: Store) -> None:
     """While others write, each snapshot has as many rows as it says."""
     with ThreadPoolExecutor(1) as threads:
-        writing = threads.submit(lambda: [store.append([entry()]) for _ in range(300)])
+        writing = threads.submit(lambda: [store.append([entry()]) for _ in range(150)])
         while not writing.done():
             with closing(store.snapshot(ALL, 10_000)) as snapshot:
                 assert sum(len(batch) for batch in snapshot.batches(50)) == snapshot.total
@@ -391,20 +391,21 @@ def test_arrivals_are_met_once_each_in_the_order_in_which_they_came(store: Store
     """From position to position, every entry that came since is met once, whatever its own time, and no other."""
     now = now_ms()
     store.append([entry(target="before")])
-    nothing, position = store.arrivals(None)
-    assert nothing == []
-    assert store.arrivals(position) == ([], position)
+    nothing, position, _ = store.arrivals(None)
+    assert not nothing
+    assert store.arrivals(position)[:2] == ([], position)
     batches = [
         [entry(timestamp=(now - late) / 1000, org=org) for late in (0, 120_000, 40 * 86_400_000)] for org in "abcde"
     ]
     met: list[AuditEvent] = []
     for batch in batches:
         store.append([*batch, batch[0]])
-        came, position = store.arrivals(position)
-        met += came
+        came, position, more = store.arrivals(position)
+        met += [event for event, _ in came]
+        assert not more
     store.append(batches[0])  # a repetition is no arrival
-    came, position = store.arrivals(position)
-    met += came
+    came, position, _ = store.arrivals(position)
+    met += [event for event, _ in came]
     assert sorted(event.id for event in met) == sorted(event.id for batch in batches for event in batch)
     assert [event.org for event in met] == [org for org in "abcde" for _ in range(3)]
 
@@ -419,19 +420,42 @@ def test_arrivals_go_on_from_an_old_position_while_others_write(store: Store) ->
         ]
         met: list[str] = []
         while len(met) < 420:
-            came, position = store.arrivals(position, 10)
-            met += [event.id for event in came]
+            came, position, _ = store.arrivals(position, 10)
+            met += [event.id for event, _ in came]
         for done in writing:
             done.result()
     assert len(set(met)) == len(met) == 420
     assert store.arrivals(position)[0] == []
     again: list[str] = []
     while len(again) < 420:
-        came, start = store.arrivals(start, 50)
-        again += [event.id for event in came]
+        came, start, more = store.arrivals(start, 50)
+        again += [event.id for event, _ in came]
+        assert more or len(again) == 420
     assert sorted(again) == sorted(met)
     with pytest.raises(ValueError, match="no position"):
         store.arrivals("nonsense")
+
+
+def test_from_the_position_after_any_entry_the_others_follow(store: Store) -> None:
+    """Within a batch too, and asked in small steps, while others write; twice from one position gives the same."""
+    store.append([entry(target="before")])
+    start = store.arrivals(None).position
+    store.append([replace(entry(target=str(number)), origin="spool", sequence=7 + number // 2) for number in range(6)])
+    batch = store.arrivals(start).entries
+    assert sorted(event.target for event, _ in batch) == list("012345")
+    for written in ("nothing", "late"):
+        if written == "late":
+            store.append([entry(target=written, timestamp=now_ms() / 1000 - 86_400) for _ in range(3)])
+        for place, (_, position) in enumerate(batch):
+            for limit in (1, 4, 1000):
+                met: list[AuditEvent] = []
+                here, more = position, True
+                while more:
+                    came, here, more = store.arrivals(here, limit)
+                    met += [event for event, _ in came]
+                    assert not came or store.arrivals(came[-1].position).entries[:1] == store.arrivals(here).entries[:1]
+                expected = [event.target for event, _ in batch[place + 1 :]] + ["late"] * 3 * (written == "late")
+                assert [event.target for event in met] == expected
 
 
 def test_a_histogram_counts_by_span_and_tone(store: Store) -> None:

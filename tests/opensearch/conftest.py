@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,19 @@ def store(opened: Callable[..., Store]) -> Store:
     store = opened()
     store.setup()
     return store
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool], float], None]:
+    """Waits until something holds, for so many seconds at the most."""
+
+    def wait(holds: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    return wait
 
 
 @pytest.fixture

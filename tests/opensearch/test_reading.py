@@ -138,7 +138,9 @@ def test_a_part_is_never_taken_for_the_whole(far: Store, store: Store, proxy: Pr
                 ask()
     proxy.after_answer = lambda exchange: None
     assert far.search(ALL, Window(10)).total == 30
-    assert all("allow_partial_search_results=false" in one.path for one in proxy.seen if "/_search?" in one.path)
+    asked = [one.path for one in proxy.seen if "/_search?" in one.path]
+    assert all("allow_partial_search_results=false" in path for path in asked)
+    assert all("cancel_after_time_interval=20s" in path for path in asked)
 
 
 def test_a_closed_index_is_an_error(store: Store, opensearch: Cluster, index: str) -> None:

@@ -11,8 +11,8 @@ from ...errors import SettingsError, StoreError
 from ...event import AuditEvent
 from ...index_templates import GRANULARITIES
 from ...query import Query, Window
-from ..base import Page, Refusal, Snapshot, Store, StoreURL
-from .arrivals import Arrivals
+from ..base import Arrivals, Page, Refusal, Snapshot, Store, StoreURL
+from .arrivals import Following
 from .engine import Engine
 from .reading import Reader
 from .scroll import Scroll
@@ -42,7 +42,7 @@ class OpenSearchStore(Store):
         self._template = IndexTemplate(engine, index, options)
         self._writer = Writer(engine, index, self._template)
         self._reader = Reader(engine, index)
-        self._arrivals = Arrivals(self._reader)
+        self._following = Following(self._reader)
 
     @classmethod
     def from_url(cls, url: StoreURL) -> OpenSearchStore:
@@ -103,9 +103,9 @@ class OpenSearchStore(Store):
             raise
         return scroll
 
-    def arrivals(self, position: str | None, limit: int = 1000) -> tuple[list[AuditEvent], str]:
+    def arrivals(self, position: str | None, limit: int = 1000) -> Arrivals:
         """See Store.arrivals."""
-        came = self._arrivals.after(position, limit) if position is not None else ([], self._arrivals.now())
+        came = self._following.after(position, limit) if position is not None else Arrivals((), self._following.now())
         self._there()
         return came
 

@@ -5,8 +5,8 @@ last was answered. So a batch is known to be whole in what a search can see when
 entry of a later batch of its writer; or, where a writer ended or entries of the batch had been there before, when so
 much time has passed that it cannot be under way any more. Only whole batches are given out.
 
-A position has a moment, and for each writer that wrote since then the last batch that was given out. Clocks of
-writers may differ by an hour.
+A position has a moment, and for each writer that wrote since then the last batch that was given out; within a batch,
+also the last entry. Clocks of writers may differ by an hour.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import orjson
 
 from ...event import AuditEvent, now_ms
+from ..base import Arrival, Arrivals
 from .queries import among
 from .reading import Reader
 from .writing import BATCH, BULK_TIMEOUT_S
 
-__all__ = ["Arrivals"]
+__all__ = ["Following"]
 
 SKEW_MS = 3_600_000
 """By how much the clocks of writers may differ, in milliseconds."""
@@ -32,11 +33,20 @@ MOST = 10 * BATCH
 """Documents that are looked at in one request, at the most: the engine's limit."""
 
 
+class _Part(NamedTuple):
+    """A batch of which a part was given out, and the last entry of that part."""
+
+    batch: int
+    sequence: int
+    id: str
+
+
 class _Seen(NamedTuple):
-    """The last batch of a writer that was given out, and when that was sent (ms)."""
+    """The last batch of a writer that was given out whole, when the last was sent (ms), and of which one a part was."""
 
     batch: int
     at: int
+    part: _Part | None = None
 
 
 class _Hit(NamedTuple):
@@ -48,8 +58,13 @@ class _Hit(NamedTuple):
     size: int
     at: int
 
+    @property
+    def place(self) -> tuple[int, str, int, int, str]:
+        """What it is sorted by: batches of one writer rise, and a batch's entries stand together."""
+        return (self.at, self.writer, self.batch, self.event.sequence, self.event.id)
 
-class Arrivals:
+
+class Following:
     """Follows what comes into the indices of a reader."""
 
     def __init__(self, reader: Reader) -> None:
@@ -79,31 +94,33 @@ class Arrivals:
             seen[writer["key"]] = _Seen(int(batch["key"]) - (not whole), at)
         return _written(since, seen)
 
-    def after(self, position: str, limit: int) -> tuple[list[AuditEvent], str]:
-        """The entries of whole batches after a position, and the position after them. See Store.arrivals."""
+    def after(self, position: str, limit: int) -> Arrivals:
+        """The entries of whole batches after a position. See Store.arrivals."""
         since, seen = _read(position)
         size = min(max(limit, 2 * BATCH), MOST)
         found, cut = self._hits(since, seen, size)
         while cut and size < MOST and found[0].batch == found[-1].batch:
             size = MOST  # many writers with batches of the same number
             found, cut = self._hits(since, seen, size)
-        whole = self._whole(found, cut)
-        for hit in whole:
-            seen[hit.writer] = _Seen(hit.batch, hit.at)
+        entries = []
+        for _, group in groupby(sorted(self._whole(found, cut, seen), key=lambda hit: hit.place), _batch_of):
+            hits = list(group)
+            for hit in hits:
+                part = _Part(hit.batch, hit.event.sequence, hit.event.id)
+                before = seen.get(hit.writer, _Seen(0, hit.at))
+                last = hit is hits[-1]
+                seen[hit.writer] = _Seen(hit.batch, hit.at) if last else _Seen(before.batch, hit.at, part)
+                entries.append(Arrival(hit.event, _written(since, seen)))
         now = now_ms()
-        if now - since > 2 * SKEW_MS:
+        if now - since > 2 * SKEW_MS and not cut:
             # Writers of whom nothing has come for long are left out: what they write now is later than this moment.
             since = now - SKEW_MS
             seen = {writer: last for writer, last in seen.items() if last.at >= since}
-        ordered = sorted(whole, key=lambda hit: (hit.at, hit.writer, hit.batch, hit.event.sequence, hit.event.id))
-        return [hit.event for hit in ordered], _written(since, seen)
+        return Arrivals(entries, _written(since, seen), more=cut)
 
     def _hits(self, since: int, seen: dict[str, _Seen], size: int) -> tuple[list[_Hit], bool]:
         """Documents of later batches, lower numbers first; and whether there are more."""
-        passed = [
-            among({"term": {"arrival.writer": writer}}, {"range": {"arrival.batch": {"lte": last.batch}}})
-            for writer, last in seen.items()
-        ]
+        passed = [among({"term": {"arrival.writer": writer}}, _passed(last)) for writer, last in seen.items()]
         body = {
             "size": size,
             "query": among(_since(since), without=passed),
@@ -118,18 +135,20 @@ class Arrivals:
         came = source["arrival"]
         return _Hit(self._reader.event(source), came["writer"], came["batch"], came["size"], came["at"])
 
-    def _whole(self, found: Sequence[_Hit], cut: bool) -> list[_Hit]:
+    def _whole(self, found: Sequence[_Hit], cut: bool, seen: dict[str, _Seen]) -> list[_Hit]:
         """Those of whole batches; of each writer no batch after one that is not whole."""
         latest: dict[str, int] = {}
         for hit in found:
             latest[hit.writer] = max(latest.get(hit.writer, 0), hit.batch)
         whole: list[_Hit] = []
         waiting: set[str] = set()
-        for (batch, writer), group in groupby(found, key=lambda hit: (hit.batch, hit.writer)):
+        for (batch, writer), group in groupby(found, _batch_of):
             hits = list(group)
             if writer in waiting or (cut and batch == found[-1].batch):
                 continue
-            done = len(hits) >= hits[0].size or batch < latest[writer] or hits[0].at < now_ms() - OVER_MS
+            last = seen.get(writer)
+            begun = last is not None and last.part is not None and last.part.batch == batch  # it was whole before
+            done = begun or len(hits) >= hits[0].size or batch < latest[writer] or hits[0].at < now_ms() - OVER_MS
             if done:
                 whole += hits
             else:
@@ -137,17 +156,42 @@ class Arrivals:
         return whole
 
 
+def _batch_of(hit: _Hit) -> tuple[int, str]:
+    return (hit.batch, hit.writer)
+
+
+def _passed(last: _Seen) -> dict[str, Any]:
+    """Which entries of a writer were given out."""
+    whole = {"range": {"arrival.batch": {"lte": last.batch}}}
+    if last.part is None:
+        return whole
+    batch, sequence, event_id = last.part
+    lower = {"range": {"event.sequence": {"lt": sequence}}}
+    equal = among({"term": {"event.sequence": sequence}}, {"range": {"event.id": {"lte": event_id}}})
+    part = among({"term": {"arrival.batch": batch}}, _any(lower, equal))
+    return _any(whole, part)
+
+
+def _any(*choices: dict[str, Any]) -> dict[str, Any]:
+    return {"bool": {"should": list(choices), "minimum_should_match": 1}}
+
+
 def _since(moment: int) -> dict[str, Any]:
     return {"range": {"arrival.at": {"gte": moment, "format": "epoch_millis"}}}
 
 
 def _written(since: int, seen: dict[str, _Seen]) -> str:
-    return orjson.dumps([since, {writer: list(last) for writer, last in seen.items()}]).decode()
+    lists = {writer: [last.batch, last.at, *(last.part or ())] for writer, last in seen.items()}
+    return orjson.dumps([since, lists]).decode()
 
 
 def _read(position: str) -> tuple[int, dict[str, _Seen]]:
     try:
         since, seen = orjson.loads(position)
-        return int(since), {str(writer): _Seen(*map(int, last)) for writer, last in seen.items()}
+        return int(since), {str(writer): _seen(*last) for writer, last in seen.items()}
     except (ValueError, TypeError, AttributeError):
         raise ValueError("this is no position of this store") from None
+
+
+def _seen(batch: int, at: int, *part: Any) -> _Seen:
+    return _Seen(int(batch), int(at), _Part(int(part[0]), int(part[1]), str(part[2])) if part else None)

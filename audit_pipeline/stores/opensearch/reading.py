@@ -11,7 +11,7 @@ from ...ecs import event_of
 from ...errors import StoreError, StoreUnavailable
 from ...event import AuditEvent
 from ...query import Query, SortKey, Window, sort_key
-from ..base import Page
+from ..base import QUERY_S, Page
 from .engine import Engine
 from .queries import Order, after, among, beyond, conditions, order, reversed_order, span
 
@@ -24,7 +24,7 @@ STEPS_MS = (86_400_000, 60_000, 1000, 1)
 """The ever shorter spans by which entries are counted on the way to a deep page, in milliseconds."""
 
 # Otherwise an answer could lack what a failed shard holds. Neither are closed indices left out: they are an error.
-_WHOLE = {"allow_partial_search_results": "false"}
+_WHOLE = {"allow_partial_search_results": "false", "cancel_after_time_interval": f"{QUERY_S:g}s"}
 # Before the first entry there is no index, and so no alias.
 _NOTHING: dict[str, Any] = {"hits": {"total": {"value": 0}, "hits": []}, "_shards": {"total": 0, "failed": 0}}
 
