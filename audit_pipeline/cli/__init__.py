@@ -8,7 +8,7 @@ import sys
 import click
 
 from ..errors import AuditError, InvalidCursor, InvalidQuery, SettingsError, UnknownAction
-from . import entries, moving, operate, serving
+from . import entries, moving, operate, serving, tailing
 from .options import FAILED, WRONG_USE
 
 __all__ = ["group", "main"]
@@ -25,7 +25,7 @@ def group() -> None:
     """
 
 
-for _module in (serving, entries, moving, operate):
+for _module in (serving, entries, tailing, moving, operate):
     for _command in _module.COMMANDS:
         group.add_command(_command)
 

@@ -7,7 +7,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,7 +44,7 @@ from .options import (
     settings_of,
 )
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "table"]
 
 BATCH = 500
 """Lines that an import puts into the spool at once."""
@@ -238,7 +238,7 @@ def search(
         summary = {"total": found.total, "page": number, "pages": pages, "next": following}
         click.echo(orjson.dumps(summary), err=True)
     else:
-        for line in _table(items):
+        for line in table(items):
             click.echo(line)
         click.echo(f"{counted(found.total)}; page {number:,} of {pages:,}", err=True)
         if following:
@@ -268,7 +268,8 @@ class _Signer:
             return None
 
 
-def _table(items: list[dict[str, Any]]) -> list[str]:
+def table(items: Sequence[dict[str, Any]]) -> list[str]:
+    """Items as lines for people, in columns as wide as these items need."""
     columns = ("timestamp", "label", "target", "detail", "user", "ip")
     # A label says what was done; where it was only tried, that has to be seen.
     tried = [item | {"label": f"{item['label']} [failed]"} if _only_tried(item) else item for item in items]

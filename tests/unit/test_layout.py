@@ -22,7 +22,7 @@ LAYERS = (
     ("ecs", "index_templates"),
     ("stores",),
     ("context", "normalize", "settings", "spool", "export", "keys", "offering"),
-    ("shipper", "integrations", "copying", "quarantine"),
+    ("shipper", "integrations", "copying", "quarantine", "listening"),
     ("processor",),
     ("importing", "testing", "demo_story"),
     ("demo",),
