@@ -14,6 +14,7 @@ from audit_pipeline.errors import SettingsError
 from audit_pipeline.normalize import MAX_ORG
 from audit_pipeline.settings import Settings
 
+from .jwks import KeysUnavailable, RemoteKeys
 from .problems import Problem
 
 __all__ = ["Caller", "TokenVerifier", "make_token"]
@@ -58,11 +59,11 @@ class TokenVerifier:
                 "verify_iss": settings.jwt_issuer is not None,
             },
         }
-        self._remote: jwt.PyJWKClient | None = None
+        self._remote: RemoteKeys | None = None
         self._local: jwt.PyJWKSet | None = None
         self._secret: bytes | None = None
         if settings.jwks_url:
-            self._remote = jwt.PyJWKClient(settings.jwks_url, cache_keys=True, lifespan=300, timeout=5)
+            self._remote = RemoteKeys(settings.jwks_url)
         elif settings.jwks_file:
             try:
                 self._local = jwt.PyJWKSet.from_json(settings.jwks_file.read_text())
@@ -89,7 +90,7 @@ class TokenVerifier:
             if not (named and sub and isinstance(plan, str | None)):
                 raise jwt.InvalidTokenError("claims of the wrong kind")
             return Caller(sub, org, frozenset(scopes.split()), plan, int(claims["exp"]))
-        except (jwt.PyJWKClientConnectionError, OSError):
+        except KeysUnavailable:
             detail = "The keys that verify tokens cannot be fetched at the moment. Ask again in a few seconds."
             raise Problem(503, "keys-unavailable", detail, headers={"Retry-After": "5"}) from None
         except (jwt.PyJWTError, KeyError, ValueError, TypeError, OverflowError):
@@ -98,11 +99,12 @@ class TokenVerifier:
     def _claims(self, token: str) -> dict[str, Any]:
         if self._secret is not None:
             return jwt.decode(token, self._secret, algorithms=_SHARED, **self._options)
+        kid = jwt.get_unverified_header(token)["kid"]
         if self._remote is not None:
-            key = self._remote.get_signing_key_from_jwt(token)
+            key = self._remote.key(kid)
         else:
             assert self._local is not None
-            key = self._local[str(jwt.get_unverified_header(token).get("kid"))]
+            key = self._local[kid]
         return jwt.decode(token, key, algorithms=_PUBLIC, **self._options)
 
 

@@ -9,20 +9,41 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
 
 from audit_pipeline.integrations.asgi import client_ip
+from audit_pipeline.listening import Hub
 from audit_pipeline.processor import AuditPipeline
 from audit_pipeline.query import CursorSigner
 from audit_pipeline.settings import Settings
 from audit_pipeline.stores import Store
 
 from .auth import Caller, TokenVerifier, unauthorized
+from .edge import is_loopback
+from .metrics import Metrics
 from .problems import Problem
+from .stopping import server_stops
 
-__all__ = ["MAX_EXPORTS", "Body", "ExportSlots", "Exporter", "Parameters", "Reader", "Service", "ServiceDep", "Writer"]
+__all__ = [
+    "MAX_BODY",
+    "MAX_EVENTS",
+    "MAX_EXPORTS",
+    "Body",
+    "ExportSlots",
+    "Exporter",
+    "Parameters",
+    "Reader",
+    "Scraper",
+    "Service",
+    "ServiceDep",
+    "Writer",
+    "current_caller",
+]
 
 MAX_BODY = 16 * 2**20
 """Bytes in the body of a request."""
+MAX_EVENTS = 1000
+"""Events in one POST."""
 MAX_EXPORTS = 4
 """Exports of one organisation at the same time, in one process: each of them holds a snapshot of the store."""
 
@@ -56,9 +77,15 @@ class Service:
     settings: Settings
     pipeline: AuditPipeline
     cursors: CursorSigner
-    tokens: TokenVerifier
+    tokens: TokenVerifier | None
+    """None where the application around this one says who is asking."""
+    metrics: Metrics = field(default_factory=Metrics)
     exports: ExportSlots = field(default_factory=ExportSlots)
+    hub: Hub = field(init=False)
     _installed: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hub", Hub(lambda: self.store, server_stops))
 
     @property
     def store(self) -> Store:
@@ -82,16 +109,37 @@ def _service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(_service)]
 
 
-def _caller(scope: str) -> Callable[[Request, Service], Caller]:
-    def caller(request: Request, service: ServiceDep) -> Caller:
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not token.strip():
-            raise unauthorized("A bearer token is needed: send `Authorization: Bearer <token>`.")
-        found = service.tokens.verify(token.strip())
-        found.require(scope, service.settings.entitled_plans)
-        return found
+_bearer = HTTPBearer(auto_error=False, scheme_name="bearer", bearerFormat="JWT", description="A JWT.")
+
+
+def current_caller(request: Request, service: ServiceDep, _: Annotated[object, Depends(_bearer)]) -> Caller:
+    """Who the bearer token speaks for. An application around this one puts a dependency of its own in its place."""
+    return _token_holder(request, service)
+
+
+def _token_holder(request: Request, service: Service) -> Caller:
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not token.strip():
+        raise unauthorized("A bearer token is needed: send `Authorization: Bearer <token>`.")
+    assert service.tokens is not None
+    return service.tokens.verify(token.strip())
+
+
+def _caller(scope: str) -> Callable[[Service, Caller], Caller]:
+    def caller(service: ServiceDep, caller: Annotated[Caller, Depends(current_caller)]) -> Caller:
+        caller.require(scope, service.settings.entitled_plans)
+        return caller
 
     return caller
+
+
+def _scraper(request: Request, service: ServiceDep) -> None:
+    """Lets monitoring in: a program on this machine, or one with a token for it."""
+    if not is_loopback(request.scope):
+        _token_holder(request, service).require("audit:metrics", service.settings.entitled_plans)
+
+
+Scraper = Depends(_scraper)
 
 
 Reader = Annotated[Caller, Depends(_caller("audit:read"))]
@@ -114,6 +162,8 @@ async def _body(request: Request) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(415, "unsupported-media-type", "Send JSON, with `Content-Type: application/json`.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Problem(415, "unsupported-media-type", "Send the body as it is, without a `Content-Encoding`.")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -6,12 +6,14 @@ No text of a backend goes out: details that could name a host, a path or an inde
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from audit_pipeline.errors import (
     AuditError,
@@ -23,9 +25,30 @@ from audit_pipeline.errors import (
     UnknownAction,
 )
 
-__all__ = ["TYPE_PREFIX", "Problem", "install", "problem_response"]
+__all__ = ["KINDS", "TYPE_PREFIX", "Problem", "install", "problem_for", "problem_response"]
 
 TYPE_PREFIX = "urn:audit-pipeline:problem:"
+KINDS = {
+    "invalid-cursor": (400, "The cursor is damaged, forged, or belongs to another query."),
+    "unauthorized": (401, "There is no bearer token, or none that is good."),
+    "forbidden": (403, "The token lacks the scope; or, without keys in the settings, the client is another machine."),
+    "plan-required": (403, "The audit log is not part of the plan; `plans` has those that it is part of."),
+    "not-found": (404, "There is no such entry, or no such path."),
+    "method-not-allowed": (405, "This path has other methods: see `Allow`."),
+    "too-large": (413, "The body is too large."),
+    "too-long": (414, "The path and the query string are too long."),
+    "unsupported-media-type": (415, "The body is not JSON, or compressed."),
+    "unknown-host": (421, "The `Host` is none that is answered."),
+    "invalid-query": (422, "Something asked for is not allowed; `errors` names each parameter or field."),
+    "too-many-exports": (429, "The organisation has too many exports under way."),
+    "internal-error": (500, "A fault of the server; the request id tells the operator where."),
+    "keys-unavailable": (503, "The keys that verify tokens cannot be fetched at the moment."),
+    "spool-unavailable": (503, "Entries cannot be recorded at the moment."),
+    "store-unavailable": (503, "The store cannot answer at the moment."),
+}
+"""Every problem that there is, by the name that ends its type: its status, and what it says."""
+_PLAIN = {status: name for name, (status, _) in reversed(KINDS.items()) if status not in (400, 429, 503)}
+"""What the framework's errors are called, and those of a dependency of an application around this one."""
 
 
 class Problem(Exception):
@@ -94,11 +117,34 @@ def install(app: FastAPI) -> None:
 
     def answer_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        phrase = HTTPStatus(error.status_code).phrase
-        name = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, phrase.lower().replace(" ", "-"))
-        problem = Problem(error.status_code, name, f"{phrase}.", headers=error.headers)
+        status, headers = error.status_code, dict(error.headers or {})
+        phrase = responses.get(status, "Error")
+        if status == 405:
+            headers["Allow"] = ", ".join(_methods(request))
+        said = error.detail if isinstance(error.detail, str) else phrase
+        problem = Problem(
+            status, _PLAIN.get(status) or phrase.lower().replace(" ", "-"), f"{said.rstrip('.')}.", headers=headers
+        )
+        return problem_response(problem, request.scope.get("audit_request_id"))
+
+    def answer_invalid(request: Request, error: Exception) -> JSONResponse:
+        """What the dependency of an application around this one takes, and is not there, or wrong."""
+        assert isinstance(error, RequestValidationError)
+        errors = [(".".join(map(str, one["loc"])), str(one["msg"])) for one in error.errors()]
+        problem = Problem(422, "invalid-query", "The request lacks something, or has it wrong.", errors=errors)
         return problem_response(problem, request.scope.get("audit_request_id"))
 
     app.add_exception_handler(Problem, answer)
     app.add_exception_handler(AuditError, answer)
     app.add_exception_handler(HTTPException, answer_http)
+    app.add_exception_handler(RequestValidationError, answer_invalid)
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods of a path, whichever route has them: a framework names those of the first one only."""
+    routes = request.app.router.routes
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+        if any(route.matches(dict(request.scope) | {"method": method})[0] is Match.FULL for route in routes)
+    ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 from anyio import CancelScope
 from fastapi import APIRouter, Request
@@ -12,26 +14,47 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from audit_pipeline.actions import catalogue
-from audit_pipeline.errors import AuditError, InvalidQuery
-from audit_pipeline.event import is_id
+from audit_pipeline.errors import InvalidQuery
+from audit_pipeline.event import format_timestamp, is_id
 from audit_pipeline.export import csv_chunks, export_context, file_name
 from audit_pipeline.importing import json_value
 from audit_pipeline.privacy import public_details, public_item
-from audit_pipeline.query import PageRequest, Query, Window, parse_page, parse_query, parse_zone, sort_key
+from audit_pipeline.query import (
+    PageRequest,
+    Query,
+    Window,
+    parse_buckets,
+    parse_page,
+    parse_query,
+    parse_zone,
+    sort_key,
+    spans_between,
+)
 
-from .deps import Body, Exporter, Parameters, Reader, ServiceDep, Writer
+from .deps import MAX_EVENTS, Body, Exporter, Parameters, Reader, ServiceDep, Writer
+from .openapi import BODY, CSV, PAGING, SELECTING, problems, takes
 from .problems import Problem
-from .schemas import Accepted, ActionList, EventDetails, EventPage, Status
+from .schemas import Accepted, ActionList, EventDetails, EventPage, Histogram
 
 __all__ = ["router"]
 
-MAX_EVENTS = 1000
-"""Events in one POST."""
+READING = ("plan-required", "store-unavailable")
+"""The problems of what is read from the store."""
+FINEST = "PT1S"
+"""The interval of a histogram without entries."""
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 router = APIRouter()
 
 
-@router.get("/v1/events", response_model=EventPage)
+@router.get(
+    "/v1/events",
+    response_model=EventPage,
+    responses=problems(*READING, "invalid-cursor", "invalid-query"),
+    openapi_extra=takes(*SELECTING, *PAGING),
+)
 def list_events(service: ServiceDep, caller: Reader, parameters: Parameters) -> JSONResponse:
     """A page of the entries that match all filters, in order, with their exact number."""
     query, request = _asked(parameters, caller.org)
@@ -59,37 +82,85 @@ def list_events(service: ServiceDep, caller: Reader, parameters: Parameters) -> 
 
 def _asked(parameters: dict[str, list[str]], org: str) -> tuple[Query, PageRequest]:
     """Which entries, and which page of them. Raises InvalidQuery, which names what is wrong with either."""
-    errors: list[tuple[str, str]] = []
-    try:
-        query = parse_query(parameters, org, also=("page_size", "page", "cursor"))
-    except InvalidQuery as error:
-        errors += error.errors
-    try:
-        request = parse_page(parameters)
-    except InvalidQuery as error:
-        errors += error.errors
-    if errors:
-        raise InvalidQuery(errors)
-    return query, request
+    return _both(
+        lambda: parse_query(parameters, org, also=("page_size", "page", "cursor")), lambda: parse_page(parameters)
+    )
 
 
-@router.get("/v1/events/export.csv", response_class=StreamingResponse)
+def _both(one: Callable[[], A], other: Callable[[], B]) -> tuple[A, B]:
+    """What both give. Raises InvalidQuery, which names what is wrong with either."""
+    try:
+        first = one()
+    except InvalidQuery as error:
+        errors = list(error.errors)
+        try:
+            other()
+        except InvalidQuery as further:
+            errors += further.errors
+        raise InvalidQuery(errors) from None
+    return first, other()
+
+
+@router.get(
+    "/v1/events/histogram",
+    response_model=Histogram,
+    responses=problems(*READING, "invalid-query"),
+    openapi_extra=takes(*SELECTING, "buckets"),
+)
+def histogram(service: ServiceDep, caller: Reader, parameters: Parameters) -> JSONResponse:
+    """How many of the entries that match all filters lie in each span of time, by their tone."""
+    query, most = _both(
+        lambda: parse_query(parameters, caller.org, also=("buckets",)), lambda: parse_buckets(parameters)
+    )
+    start, end = query.start, query.end
+    if start is None or end is None:
+        ends = [
+            service.store.search(replace(query, sort=sort), Window(1)).items for sort in ("timestamp", "-timestamp")
+        ]
+        if not all(ends):
+            return JSONResponse({"interval": FINEST, "buckets": []})
+        start = ends[0][0].timestamp if start is None else start
+        end = ends[1][0].timestamp + 1 if end is None else end
+    spans = spans_between(start, end, most, _zone(parameters))
+    counts = service.store.histogram(query, spans.edges)
+    buckets = [
+        {"start": format_timestamp(edge), "count": sum(tones.values()), "tones": tones}
+        for edge, tones in zip(spans.edges, counts, strict=False)
+    ]
+    return JSONResponse({"interval": spans.interval, "buckets": buckets})
+
+
+def _zone(parameters: dict[str, list[str]]) -> ZoneInfo:
+    return parse_zone(next((name for name in parameters.get("tz", ()) if name), "UTC"))
+
+
+@router.get(
+    "/v1/events/export.csv",
+    response_class=StreamingResponse,
+    responses={200: CSV, **problems(*READING, "invalid-query", "too-many-exports", "spool-unavailable")},
+    openapi_extra=takes(*SELECTING),
+)
 def export_csv(service: ServiceDep, caller: Exporter, parameters: Parameters, request: Request) -> StreamingResponse:
     """The entries that match all filters, in order, as CSV; the export itself becomes an entry."""
     query = parse_query(parameters, caller.org)
-    zone = parse_zone(next((name for name in parameters.get("tz", ()) if name), "UTC"))
     limit = service.settings.export_limit
-    name = file_name(zone)
+    name = file_name(_zone(parameters))
     store = service.store
-    service.exports.take(caller.org)
+    try:
+        service.exports.take(caller.org)
+    except Problem:
+        service.metrics.exported("refused")
+        raise
     try:
         snapshot = store.snapshot(query, limit)
     except BaseException:
         service.exports.free(caller.org)
+        service.metrics.exported("failed")
         raise
 
-    def release() -> None:
+    def release(complete: bool) -> None:
         service.exports.free(caller.org)
+        service.metrics.exported("complete" if complete else "failed")
         snapshot.close()
 
     try:
@@ -104,7 +175,7 @@ def export_csv(service: ServiceDep, caller: Exporter, parameters: Parameters, re
             context=export_context(query, _given(parameters), rows, snapshot.total),
         )
     except BaseException:
-        release()
+        release(complete=False)
         raise
     headers = {
         "Content-Disposition": f'attachment; filename="{name}"',
@@ -118,19 +189,24 @@ def export_csv(service: ServiceDep, caller: Exporter, parameters: Parameters, re
 class _SnapshotResponse(StreamingResponse):
     """Streams what comes of a snapshot, and releases it in the end, also when the client leaves in the middle."""
 
-    def __init__(self, chunks: Iterator[bytes], release: Callable[[], None], headers: dict[str, str]) -> None:
-        super().__init__(chunks, media_type="text/csv; charset=utf-8", headers=headers)
+    def __init__(self, chunks: Iterator[bytes], release: Callable[[bool], None], headers: dict[str, str]) -> None:
+        super().__init__(self._to_the_end(chunks), media_type="text/csv; charset=utf-8", headers=headers)
         self._release = release
+        self._complete = False
+
+    def _to_the_end(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        yield from chunks
+        self._complete = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
             with CancelScope(shield=True):
-                await run_in_threadpool(self._release)
+                await run_in_threadpool(self._release, self._complete)
 
 
-@router.get("/v1/events/{event_id}", response_model=EventDetails)
+@router.get("/v1/events/{event_id}", response_model=EventDetails, responses=problems(*READING, "not-found"))
 def one_event(service: ServiceDep, caller: Reader, event_id: str) -> JSONResponse:
     """One entry, with its context and its problems."""
     event = service.store.get(caller.org, event_id) if is_id(event_id) else None
@@ -139,7 +215,7 @@ def one_event(service: ServiceDep, caller: Reader, event_id: str) -> JSONRespons
     return JSONResponse(public_details(event))
 
 
-@router.get("/v1/actions", response_model=ActionList)
+@router.get("/v1/actions", response_model=ActionList, responses=problems("plan-required"))
 def list_actions(caller: Reader) -> dict[str, Any]:
     """The catalogue of actions, by category."""
     return {
@@ -156,7 +232,13 @@ def list_actions(caller: Reader) -> dict[str, Any]:
     }
 
 
-@router.post("/v1/events", status_code=202, response_model=Accepted)
+@router.post(
+    "/v1/events",
+    status_code=202,
+    response_model=Accepted,
+    responses=problems("invalid-query", "too-large", "unsupported-media-type", "spool-unavailable"),
+    openapi_extra={"requestBody": BODY},
+)
 def record_events(service: ServiceDep, caller: Writer, body: Body) -> Accepted:
     """Record one event, or a list of up to 1000: all, or none where one of them is refused."""
     given = _events(body)
@@ -196,23 +278,6 @@ def _refusals(event: Any, where: str, org: str) -> Iterator[tuple[str, str]]:
         yield f"{where}id", "not a UUIDv7 in lower case with hyphens; leave it out to have one made"
     if event.get("org") not in (None, org):
         yield f"{where}org", "not the organisation of the token; leave it out"
-
-
-@router.get("/healthz", response_model=Status)
-async def healthz() -> Status:
-    """Whether this process answers."""
-    return Status(status="ok")
-
-
-@router.get("/readyz", response_model=Status)
-def readyz(service: ServiceDep) -> JSONResponse:
-    """Whether entries can be recorded and found."""
-    try:
-        service.pipeline.status()
-        service.store.check()
-    except AuditError:
-        return JSONResponse({"status": "unavailable"}, 503, headers={"Retry-After": "5"})
-    return JSONResponse({"status": "ready"})
 
 
 def _given(parameters: dict[str, list[str]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-__all__ = ["Accepted", "ActionList", "EventDetails", "EventItem", "EventPage", "Status"]
+__all__ = ["Accepted", "ActionList", "EventDetails", "EventItem", "EventPage", "Histogram", "Status"]
 
 Tone = Literal["green", "yellow", "red", "accent"]
 
@@ -45,6 +45,21 @@ class EventPage(BaseModel):
     pages: int
     next: str | None = Field(description="the cursor of the next page")
     previous: str | None = Field(description="the cursor of the previous page")
+
+
+class Bucket(BaseModel):
+    """A span of time."""
+
+    start: str = Field(description="RFC 3339, UTC, milliseconds", examples=["2026-11-23T03:00:00.000Z"])
+    count: int
+    tones: dict[Tone, int] = Field(description="the same by tone; tones without entries are left out")
+
+
+class Histogram(BaseModel):
+    """Spans of time that follow one another, and how many entries lie in each."""
+
+    interval: str = Field(description="how long a span is: ISO 8601 duration", examples=["PT1H"])
+    buckets: list[Bucket]
 
 
 class ActionEntry(BaseModel):

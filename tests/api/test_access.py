@@ -23,7 +23,7 @@ from audit_pipeline.settings import Settings
 
 from .conftest import API, SECRET, check_problem, served
 
-READING = ("/v1/events", "/v1/events/019ab3c0-7d1b-7c3e-9f00-3d5a0b6c1e2f", "/v1/actions")
+READING = ("/v1/events", "/v1/events/histogram", "/v1/events/019ab3c0-7d1b-7c3e-9f00-3d5a0b6c1e2f", "/v1/actions")
 
 
 def part(value: object) -> str:
@@ -291,7 +291,7 @@ def test_a_store_of_a_newer_version_is_unavailable_and_nothing_is_told_of_it(tmp
     settings = Settings(store_url=f"sqlite:///{tmp_path / 'audit.db'}", jwt_secret=SECRET)
     with AuditPipeline.open(settings=settings, ship=False) as pipeline:
         api = API(settings, pipeline)
-        for path in (*READING[:2], "/v1/events/export.csv"):
+        for path in (*READING[:3], "/v1/events/export.csv"):
             answer = api.get(path)
             check_problem(answer, 503, "store-unavailable")
             assert int(answer.headers["retry-after"]) > 0

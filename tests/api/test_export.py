@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -187,9 +188,9 @@ def watched(api: API, monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
     return taken
 
 
-def streamed(api: API, address: str, **more: Any) -> Any:
+def streamed(api: API, address: str, token: str = "", **more: Any) -> Any:
     """An export over a real connection, read piece by piece."""
-    headers = {"authorization": f"Bearer {api.token()}"}
+    headers = {"authorization": f"Bearer {token or api.token()}"}
     return httpx.stream("GET", address + PATH, headers=headers, timeout=10, **more)
 
 
@@ -205,6 +206,22 @@ def test_what_is_written_meanwhile_does_not_appear(api: API, watched: list[Watch
     found = list(csv.reader(io.StringIO(text, newline="")))
     assert [row[2] for row in found[1:]] == [str(number) for number in range(29, -1, -1)]
     assert watched[0].closed.wait(10)
+
+
+def test_a_plan_that_is_downgraded_in_the_middle_of_an_export(api: API, watched: list[Watched]) -> None:
+    """What was allowed when it began is sent whole, though the token ends meanwhile; the next export is refused."""
+    token = api.token(exp=int(time.time()) + 1)
+    with served(api.app) as address, streamed(api, address, token) as answer:
+        assert watched[0].first.wait(10)
+        check_problem(api.get(PATH, token=api.token(plan="free")), 403, "plan-required")
+        end = time.monotonic() + 10
+        while api.get("/v1/actions", token=token).status_code == 200:
+            assert time.monotonic() < end
+        watched[0].go_on.set()
+        found = list(csv.reader(io.StringIO(b"".join(answer.iter_bytes()).decode("utf-8-sig"), newline="")))
+        check_problem(api.get(PATH, token=token), 401, "unauthorized")
+    assert len(found) == 31
+    assert len(watched) == 1
 
 
 def test_a_failure_midway_breaks_the_transfer(api: API, watched: list[Watched]) -> None:

@@ -1,0 +1,69 @@
+"""Public keys from an address (JSON Web Key Set, RFC 7517): kept for minutes, and asked for at most so often.
+
+PyJWT has a client for it, which asks at each request while the address does not answer, and holds up all requests
+meanwhile, also those whose key it has.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import httpx
+import jwt
+
+from audit_pipeline.errors import AuditError
+
+__all__ = ["KeysUnavailable", "RemoteKeys"]
+
+KEPT_S = 300.0
+"""For how long a key set is believed, in seconds: a key that was taken out of it is good for so long."""
+PAUSE_S = 10.0
+"""The shortest time between two requests for the key set, in seconds, whoever sends unknown keys meanwhile."""
+TIMEOUT_S = 5.0
+
+
+class KeysUnavailable(AuditError):
+    """The key set cannot be had, or is none, so that nothing can be said about a token."""
+
+
+class RemoteKeys:
+    """The keys of one address, by their ids. Serves all threads."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._fetched = self._asked = -KEPT_S - PAUSE_S
+        self._failed = False
+
+    def key(self, kid: str) -> jwt.PyJWK:
+        """The key of this id. Raises KeyError where there is none, and KeysUnavailable where that is not known."""
+        found = self._known(kid)
+        if found is not None:
+            return found
+        with self._lock:
+            found = self._known(kid)
+            if found is not None:
+                return found
+            if time.monotonic() - self._asked >= PAUSE_S:
+                self._fetch()
+            if self._failed:
+                raise KeysUnavailable("the keys that verify tokens cannot be fetched")
+            return self._keys[kid]
+
+    def _known(self, kid: str) -> jwt.PyJWK | None:
+        fresh = time.monotonic() - self._fetched < KEPT_S
+        return self._keys.get(kid) if fresh else None
+
+    def _fetch(self) -> None:
+        self._asked = time.monotonic()
+        self._failed = True
+        try:
+            answer = httpx.get(self._url, timeout=TIMEOUT_S)
+            answer.raise_for_status()
+            given = jwt.PyJWKSet.from_json(answer.text).keys
+            keys = {key.key_id: key for key in given if key.key_id and key.public_key_use in ("sig", None)}
+        except Exception:  # noqa: BLE001 - whatever it is that the address sends, or does not
+            return
+        self._keys, self._fetched, self._failed = keys, time.monotonic(), False

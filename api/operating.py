@@ -1,0 +1,50 @@
+"""What whoever runs the server asks: is it alive, can it record and answer, and what has it counted."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from audit_pipeline.errors import AuditError
+
+from .deps import Scraper, ServiceDep
+from .metrics import MEDIA_TYPE
+from .openapi import problems
+from .schemas import Status
+
+__all__ = ["router"]
+
+router = APIRouter()
+
+
+@router.get("/healthz", response_model=Status, responses=problems(token=False))
+async def healthz() -> Status:
+    """Whether this process answers."""
+    return Status(status="ok")
+
+
+@router.get(
+    "/readyz",
+    response_model=Status,
+    responses={**problems(token=False), 503: {"model": Status, "description": "Not at the moment."}},
+)
+def readyz(service: ServiceDep) -> JSONResponse:
+    """Whether entries can be recorded and found."""
+    try:
+        service.pipeline.status()
+        service.store.check()
+    except AuditError:
+        return JSONResponse({"status": "unavailable"}, 503, headers={"Retry-After": "5"})
+    return JSONResponse({"status": "ready"})
+
+
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    dependencies=[Scraper],
+    responses=problems("spool-unavailable"),
+    openapi_extra={"security": [{"bearer": []}, {}]},
+)
+def metrics(service: ServiceDep) -> PlainTextResponse:
+    """The spool's figures, and what this process counted, for Prometheus."""
+    return PlainTextResponse(service.metrics.text(service.pipeline, service.hub.listeners), media_type=MEDIA_TYPE)
