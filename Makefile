@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test engine lint format check wheel-check faults lock clean
+.PHONY: help demo test engine lint format openapi check wheel-check faults lock clean
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +24,8 @@ demo: $(READY)  ## fill a store as a mail dashboard would, and serve it
 test: $(READY)  ## everything that has to hold
 	$(BIN)/python -m pytest
 
-faults: $(READY)  ## the long rounds: nodes of a cluster and engines killed while entries are written and read
-	$(BIN)/python -m pytest -m long tests/faults
+faults: $(READY)  ## the long rounds: a cluster's nodes killed, engines restarted, exports dropped
+	$(BIN)/python -m pytest -m long
 
 engine: $(READY)  ## an OpenSearch by hand, until Ctrl-C
 	$(BIN)/python tests/engine.py
@@ -38,6 +38,11 @@ lint: $(READY)  ## ruff, ruff format and mypy --strict
 format: $(READY)  ## put the code in its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+openapi: $(READY)  ## write docs/openapi.json anew
+	AUDIT_STORE_URL=memory:// AUDIT_JWT_SECRET=none $(BIN)/python -c 'from audit_pipeline.api import create_app, openapi; \
+		print(openapi.text(create_app().routes), end="")' > docs/openapi.json.new
+	mv docs/openapi.json.new docs/openapi.json
 
 wheel-check: $(READY)  ## build the wheel, and use it in an environment of its own
 	$(BIN)/python tests/wheel_check.py
