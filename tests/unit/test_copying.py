@@ -32,7 +32,8 @@ def entry(place: int = 0, org: str = "default", **given: object) -> AuditEvent:
 
 def entries(store: Store) -> list[AuditEvent]:
     assert isinstance(store, MemoryStore)
-    return sorted(store._entries.values(), key=lambda event: (event.org, event.timestamp, event.id))
+    events = [entry.event for entry in store._entries.values()]
+    return sorted(events, key=lambda event: (event.org, event.timestamp, event.id))
 
 
 @pytest.fixture(autouse=True)
