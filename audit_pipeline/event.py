@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -190,7 +190,7 @@ class AuditEvent:
 
     def to_bytes(self) -> bytes:
         """The canonical bytes of everything but `origin` and `sequence`, which the spool adds."""
-        return self._bytes_of(_BODY)
+        return canonical_json({name: getattr(self, name) for name in _BODY})
 
     @classmethod
     def from_bytes(cls, body: bytes, origin: str = "", sequence: int = 0) -> AuditEvent:
@@ -204,21 +204,6 @@ class AuditEvent:
     def in_spool(self, origin: str, sequence: int) -> AuditEvent:
         """The same event, with its place in a spool."""
         return replace(self, origin=origin, sequence=sequence)
-
-    def same_content(self, other: AuditEvent) -> bool:
-        """Whether both say the same, so that one of them is a repetition.
-
-        How and when each came here does not count; nor does the timestamp where it stands for an unusable one.
-        """
-        ignored = {"received", "origin", "sequence", "label", "category", "tone"}
-        if any(problem.startswith(REPLACED_TIMESTAMP) for problem in self.problems):
-            ignored.add("timestamp")
-        names = [name for name in _BODY if name not in ignored]
-        # The bytes are compared: to Python, 1 and True are equal.
-        return self._bytes_of(names) == other._bytes_of(names)
-
-    def _bytes_of(self, names: Iterable[str]) -> bytes:
-        return canonical_json({name: getattr(self, name) for name in names})
 
 
 _BODY = tuple(field.name for field in fields(AuditEvent) if field.name not in ("origin", "sequence"))

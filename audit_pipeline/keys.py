@@ -1,4 +1,4 @@
-"""The keys that sign cursors."""
+"""The keys of cursors and resume tokens: the API encrypts with them, the command line signs."""
 
 from __future__ import annotations
 

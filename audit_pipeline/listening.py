@@ -49,14 +49,16 @@ START_S = 1.0
 _log = logging.getLogger("audit_pipeline.listening")
 
 
-class Entry(Searchable):
+class Entry:
     """An entry that came, and the position just after it. Listeners share it, and what they made of it."""
 
     def __init__(self, event: AuditEvent, position: str) -> None:
-        super().__init__(event)
+        self.event = event
         self.position = position
-        self.made: dict[Query, bytes] = {}
-        """What is sent of it to listeners who follow the hub, by query."""
+        self.data = b""
+        """What is sent of it to all listeners."""
+        self.places: dict[Query, bytes] = {}
+        """What is sent of its position to listeners who follow the hub, by query."""
 
 
 class Heard(NamedTuple):
@@ -153,6 +155,9 @@ class Hub:
             self.begun += 1
             try:
                 answer = await self.ask(self.position, self._following)
+                late = tuple(query for query in self._following if query not in answer.selected)
+                if late and answer.entries:
+                    answer.selected.update(await asyncio.to_thread(_selected, answer.entries, late))
             except Exception as error:  # noqa: BLE001 - whatever it was, listeners wait for what comes next
                 self._report(error)
                 pause = min(pause * 2, RETRY_S)
@@ -170,11 +175,14 @@ class Hub:
             _log.warning("live entries go on after: %s", self.trouble)
             self.trouble = None
         for query, listeners in list(self._following.items()):
-            selected = answer.selected.get(query)
-            if selected is None:  # this query came while the store was asked
-                selected = [entry for entry in answer.entries if entry.matches(query)]
+            selected = answer.selected.get(query, ())
+            missed = query not in answer.selected and answer.entries  # it came after all that was done in threads
             for listener in list(listeners):
-                listener.hear(selected)
+                if missed:
+                    listener.fall_back()
+                    listener.wake()
+                else:
+                    listener.hear(selected)
 
     def _report(self, error: Exception) -> None:
         if repr(error) != repr(self.trouble):
@@ -201,8 +209,26 @@ class Hub:
 def _asked(store: Callable[[], Store], position: str | None, queries: Sequence[Query]) -> _Answer:
     came = store().arrivals(position, BATCH)
     entries = [Entry(event, after) for event, after in came.entries]
-    selected = {query: [entry for entry in entries if entry.matches(query)] for query in queries}
-    return _Answer(entries, selected, came.position, came.more)
+    return _Answer(entries, _selected(entries, queries), came.position, came.more)
+
+
+def _selected(entries: Sequence[Entry], queries: Iterable[Query]) -> dict[Query, list[Entry]]:
+    """What queries select. An organisation's entries cost nothing where only others listen.
+
+    What is made of an entry's texts is many times as large as they are: it is kept for one entry at a time.
+    """
+    selected: dict[Query, list[Entry]] = {query: [] for query in queries}
+    asked: dict[str, list[Query]] = {}
+    for query in selected:
+        asked.setdefault(query.org, []).append(query)
+    for entry in entries:
+        if entry.event.org not in asked:
+            continue
+        searchable = Searchable(entry.event)
+        for query in asked[entry.event.org]:
+            if searchable.matches(query):
+                selected[query].append(entry)
+    return selected
 
 
 class Listener:
@@ -280,7 +306,7 @@ class Listener:
     def hear(self, entries: Sequence[Entry]) -> None:
         """Take what the hub hands on; where too much waits, leave it, and catch up from the last resume point."""
         if len(self._waiting) + len(entries) > WAITING:
-            self._fall_back()
+            self.fall_back()
         else:
             self._waiting += entries
         if entries:
@@ -288,11 +314,12 @@ class Listener:
 
     def leave(self) -> None:
         """Let go of everything."""
-        self._fall_back()
+        self.fall_back()
         if self._asking is not None and not self._asking.cancel():
             self._asking.exception()  # looked at, so that asyncio does not report it
 
-    def _fall_back(self) -> None:
+    def fall_back(self) -> None:
+        """Leave what the hub hands on, and catch up from the last resume point."""
         self._hub.unfollow(self)
         self._waiting.clear()
         self._follows = False
@@ -344,7 +371,7 @@ class Listener:
         except ValueError:
             raise
         except Exception as error:  # noqa: BLE001 - it is asked again when the hub was answered
-            self._fall_back()
+            self.fall_back()
             self._rests_since = self._hub.finished
             if not isinstance(error, StoreError):
                 _log.warning("a listener is kept waiting", exc_info=error)
@@ -352,7 +379,7 @@ class Listener:
         heard = self._passed(answer)
         self._rests_since = None if answer.more else self._hub.finished
         if answer.more or not self._join():
-            self._fall_back()
+            self.fall_back()
         if not heard:
             self.wake()
         return heard

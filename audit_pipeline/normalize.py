@@ -33,7 +33,7 @@ from .event import (
     is_id,
     now_ms,
 )
-from .privacy import REDACTED, is_secret_key, mask_ip, mask_own_address, normalize_ip
+from .privacy import LONGEST, REDACTED, is_secret_key, mask_ip, mask_own_address, may_hold_address, normalize_ip
 
 __all__ = ["FIELDS", "MISSING", "build_event", "parse_timestamp", "refusable"]
 
@@ -52,13 +52,16 @@ MAX_LEVELS = 8
 """Levels of nesting in a context, itself included."""
 MAX_KEY = 512
 """Characters in a key of a context."""
+LOOKED_AT = LONGEST
+"""How many times as many characters of a text are looked at as can be kept, where it may hold the entry's own address.
+
+Masked, each of these characters that belong to an address leaves a tenth at least: what comes later is never kept, and
+an address in which the text is left is not either. Neither the cut nor the size that is said tells the masked part.
+"""
 MAX_VALUES = 50_000
 """Values in a context that are looked at (a long text counts as several): a log call ends in bounded time."""
 LONG_TEXT = 100
 """Characters of text that count as one more value."""
-MAX_LOOKED_AT = 2**21
-"""Characters of a text that are looked at. Its own address is masked in all of them before the text is cut or measured:
-neither the cut nor the size that is said depends on the masked part."""
 MAX_PROBLEMS = 20
 MAX_PROBLEM = 500
 """Characters in a problem."""
@@ -241,16 +244,15 @@ class _Cleaner:
         self._problems = problems
         self._address = address
         self._values = 0
-        self._removed = 0
-        self._unmeasured = False
+        self._removed = self._over = 0
         self._numbers: dict[str, int] = {}
 
     # Texts
 
     def short(self, name: str, value: Any, limit: int) -> str:
         """A text of at most `limit` characters."""
-        text = self._field(name, value)
-        if _CONTROL.search(text):
+        text = self._field(name, value, limit)
+        if _CONTROL.search(text, 0, LOOKED_AT * limit):
             self._problems.append(f"{name}: has control characters")
         if len(text) <= limit:
             return text
@@ -260,7 +262,7 @@ class _Cleaner:
     def org(self, value: Any) -> str:
         """The name of an organisation: never masked, and cut so that two names stay two, or it would be another's."""
         address, self._address = self._address, None
-        text = self._field("org", value)
+        text = self._field("org", value, MAX_ORG)
         self._address = address
         if _CONTROL.search(text):
             self._problems.append("org: has control characters")
@@ -271,8 +273,8 @@ class _Cleaner:
 
     def detail(self, value: Any) -> str:
         """A text of at most MAX_DETAIL bytes of UTF-8."""
-        text = self._field("detail", value)
-        if _CONTROL_IN_LINES.search(text):
+        text = self._field("detail", value, MAX_DETAIL)
+        if _CONTROL_IN_LINES.search(text, 0, LOOKED_AT * MAX_DETAIL):
             self._problems.append("detail: has control characters")
         if len(text) <= MAX_DETAIL // 4:  # a character has four bytes at the most
             return text
@@ -283,25 +285,26 @@ class _Cleaner:
         return whole[:MAX_DETAIL].decode(errors="ignore")
 
     def _size(self, number: int) -> str:
-        """A size as it is said; of what is longer than MAX_LOOKED_AT, the rest was not measured."""
-        return f"over {number:,}" if self._unmeasured else f"{number:,}"
+        """A size as it is said; where a text was not looked at to its end, as much of it as was."""
+        return f"over {self._over:,}" if self._over else f"{number:,}"
 
-    def _field(self, name: str, value: Any) -> str:
-        self._values, self._unmeasured = 0, False
+    def _field(self, name: str, value: Any, kept: int) -> str:
+        self._values = self._over = 0
         if value is None:
             return ""
         if not isinstance(value, str):
             value = self._value(name, value, 1)
             value = value if isinstance(value, str) else canonical_json(value).decode()
-        return self._text(name, value)
+        return self._text(name, value, kept)
 
-    def _text(self, name: str, text: str) -> str:
-        """Exact, valid Unicode text, with the entry's own address masked; its first MAX_LOOKED_AT characters."""
+    def _text(self, name: str, text: str, kept: int) -> str:
+        """Exact, valid Unicode text, with the entry's own address masked: all, or more than `kept` characters of it."""
         text = _characters(text)
-        if len(text) > MAX_LOOKED_AT:
-            text = text[:MAX_LOOKED_AT]
-            self._unmeasured = True
-        self._values += len(text) // LONG_TEXT
+        most = LOOKED_AT * kept
+        self._values += min(len(text), most) // LONG_TEXT
+        if len(text) > most and self._address is not None and may_hold_address(text):
+            text = text[:most]
+            self._over = max(self._over, most)
         if not text.isascii():
             try:
                 text.encode()
@@ -314,8 +317,7 @@ class _Cleaner:
 
     def context(self, value: Any, kept: Mapping[str, Any]) -> dict[str, Any]:
         """A context of JSON values, at most MAX_CONTEXT bytes, with secrets redacted; `kept` is added to it."""
-        self._removed = self._values = 0
-        self._unmeasured = False
+        self._removed = self._values = self._over = 0
         first = len(self._problems)
         given = value if isinstance(value, Mapping) else {} if value is None else {"context": value}
         if value is not None and not isinstance(value, Mapping):
@@ -351,7 +353,7 @@ class _Cleaner:
         return self._leaf(path, text)
 
     def _leaf(self, path: str, text: str) -> str:
-        whole = self._text(path, text)
+        whole = self._text(path, text, MAX_CONTEXT)
         self._removed += max(0, len(whole) - MAX_CONTEXT)
         return whole[:MAX_CONTEXT]
 
@@ -402,9 +404,11 @@ class _Cleaner:
         key = _characters(key) if isinstance(key, str) else self._value(f"a key of {path}", key, MAX_LEVELS)
         if not isinstance(key, str):
             key = canonical_json(key).decode()
-        text = self._text(f"a key of {path}", key)
+        over, self._over = self._over, 0
+        text = self._text(f"a key of {path}", key, MAX_KEY)
         if len(text) > MAX_KEY:
             self._problems.append(f"a key of {path}: cut from {self._size(len(text))} characters to {MAX_KEY}")
+        self._over = over
         return text[:MAX_KEY]
 
     def _list(self, path: str, value: Any, level: int) -> list[Any] | str:

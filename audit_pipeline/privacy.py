@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import fields
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import groupby
 from typing import Any
 
-from .event import AuditEvent, format_timestamp
+from .event import REPLACED_TIMESTAMP, AuditEvent, canonical_json, format_timestamp
 
 __all__ = [
     "REDACTED",
     "is_secret_key",
     "mask_ip",
     "mask_own_address",
+    "may_hold_address",
     "network_key",
     "network_range",
     "normalize_ip",
     "parse_network",
     "public_details",
     "public_item",
+    "same_content",
 ]
 
 REDACTED = "[redacted]"
@@ -142,6 +146,7 @@ def _key(address: IPv4Address | IPv6Address) -> str:
     return f"6{int(address) & ~0xFFFF:032x}"
 
 
+@lru_cache(maxsize=1024)
 def network_range(network: IPv4Network | IPv6Network) -> tuple[str, str]:
     """The first and the last `network_key` inside a network."""
     # Not by their text: `::/80` is IPv6, and ends where the IPv4-mapped addresses do.
@@ -150,26 +155,63 @@ def network_range(network: IPv4Network | IPv6Network) -> tuple[str, str]:
 
 # The entry's own address inside its texts
 
+LONGEST = 10
+"""The shortest mask, `::xxxx`, stands for `0000%3A0000%3A…%3A000%2E000%2E000%2E000`: 64 characters for 7, with the one
+that stands between two of them."""
+
 # In `%5B2001%3Adb8…` and `%2010.0.0.5`, the digits of the escape are none of the address.
 _AFTER_ESCAPE = "(?<=%[0-9A-F][0-9A-F])"
+# Full-width forms, and what else is read as a dot, in names of hosts too (UTS 46).
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | dict.fromkeys(
+    map(ord, "\u2024\u3002\ufe52\uff61"), "."
+)
+_HAS_WIDE = re.compile("[\uff01-\uff5e\u2024\u3002\ufe52\uff61]")
+
+
+def may_hold_address(text: str) -> bool:
+    """Whether any address could stand in a text: what has neither three dots nor two colons holds none."""
+    return (
+        text.count(".") > 2
+        or text.count(":") > 1
+        or "%2" in text
+        or "%3" in text
+        or (not text.isascii() and _HAS_WIDE.search(text) is not None)
+    )
 
 
 def mask_own_address(text: str, ip: str | None) -> str:
     """The text with every occurrence of this address masked, in whichever spelling.
 
-    Where it is unclear whether an address ends there (`10.0.0.5.1`, `2001:db8::1:80`) it is masked.
+    Where it is unclear whether an address ends there (`10.0.0.5.1`, `2001:db8::1:80`) it is masked. No spelling is
+    LONGEST times as long as its mask, with the character that divides it from the next one.
     """
-    # What has neither three dots nor two colons holds no address.
-    if not ip or (text.count(".") < 3 and text.count(":") < 2 and "%3" not in text):
+    if not ip or not may_hold_address(text):
         return text
     if normalize_ip(ip) is None:  # masked already: the full one is not known here
         return text
     address = _parse(ip)
     if isinstance(address, IPv6Address):
         return _mask_v6(text, address, mask_ip(ip))
-    if text.count(".") >= 3:
-        text = _v4_pattern(str(address)).sub(mask_ip(ip), text)
+    plain = _plain(text)
+    if plain.count(".") + plain.count("%2") > 2:
+        text = _replaced(_v4_pattern(str(address)), text, plain, mask_ip(ip))
     return _mask_v6(text, IPv6Address(f"::ffff:{address}"), mask_ip(ip))
+
+
+def _plain(text: str) -> str:
+    """The text with the usual character for each wide one, at the same places."""
+    return text if text.isascii() or not _HAS_WIDE.search(text) else text.translate(_WIDE)
+
+
+def _replaced(pattern: re.Pattern[str], text: str, plain: str, masked: str) -> str:
+    """The text without what a pattern finds in its plain form."""
+    if plain is text:
+        return pattern.sub(masked, text)
+    pieces, end = [], 0
+    for found in pattern.finditer(plain):
+        pieces += [text[end : found.start()], masked]
+        end = found.end()
+    return "".join([*pieces, text[end:]])
 
 
 @lru_cache(maxsize=4096)
@@ -179,47 +221,65 @@ def _v4_pattern(ip: str) -> re.Pattern[str]:
 
 
 def _mask_v6(text: str, address: IPv6Address, masked: str) -> str:
-    if text.count(":") < 2 and "%3" not in text:
+    plain = _plain(text)
+    if plain.count(":") < 2 and "%3" not in plain:
         return text
     # The pattern takes milliseconds to make: first see whether each group of the address is there at all.
-    lowered, value = text.lower(), int(address)
+    lowered, value = plain.lower(), int(address)
     groups = [f"{value >> shift & 0xFFFF:x}" for shift in range(112, -1, -16)]
     if not all(group in lowered for group in groups[:6] if group != "0"):
         return text
     if str(value & 0xFF) not in lowered and not all(group in lowered for group in groups[6:] if group != "0"):
         return text
-    return _v6_pattern(address).sub(masked, text)
+    return _replaced(_v6_pattern(address), text, plain, masked)
 
 
 @lru_cache(maxsize=1024)
 def _v6_pattern(address: IPv6Address) -> re.Pattern[str]:
-    # The longest first: a short spelling must not match the end of a longer one.
-    alternatives = "|".join(sorted(_v6_spellings(address), key=len, reverse=True))
-    # What must not stand before and after is said once, not for each spelling: at most places of a text it fails.
-    return re.compile(rf"(?:(?<![0-9A-F])|{_AFTER_ESCAPE})(?:{alternatives})(?![0-9A-F])", re.IGNORECASE | re.ASCII)
+    # What must not stand before and after is said once, not for each form: at most places of a text it fails.
+    forms = "|".join(_v6_forms(address))
+    return re.compile(rf"(?:(?<![0-9A-F])|{_AFTER_ESCAPE})(?:{forms})(?![0-9A-F])", re.IGNORECASE | re.ASCII)
 
 
-def _v6_spellings(address: IPv6Address) -> list[str]:
-    """Patterns of every way to write an IPv6 address: `::` at each run of zeros, leading zeros, dotted tail."""
+_COLON = "(?::|%3A)"
+_ZERO = "0{1,4}"
+
+
+def _v6_forms(address: IPv6Address) -> list[str]:
+    """Patterns of every way to write an IPv6 address: `::` at each run of zeros, leading zeros, dotted tail.
+
+    There are scores of ways to set the `::`, but few forms: how many zeros stand before and after it is counted, not
+    spelled out, since each form is tried at each place of a text. Those with a dotted tail come first: without it,
+    their beginning is an address too.
+    """
     value = int(address)
     groups = [value >> 16 * (7 - place) & 0xFFFF for place in range(8)]
-    octets = _dotted(value & 0xFFFF_FFFF)
-    colon = "(?::|%3A)"
-    spellings = []
-    for tail in ([_group(group) for group in groups[6:]], [octets]):
-        parts = [_group(group) for group in groups[:6]] + tail
-        spellings.append(colon.join(parts))
-        zeros = groups if len(tail) == 2 else groups[:6]
-        for start in range(len(zeros)):
-            for end in range(start + 1, len(zeros) + 1):
-                if any(zeros[start:end]):
-                    break
-                spellings.append(colon.join(parts[:start]) + colon * 2 + colon.join(parts[end:]))
-    return spellings
+    forms = []
+    for zeros, tail in ((groups[:6], [_dotted(value & 0xFFFF_FFFF)]), (groups, [])):
+        parts = [_group(group) for group in zeros]
+        forms.append(_COLON.join(parts + tail))
+        end = 0
+        for zero, run in groupby(zeros, lambda group: group == 0):
+            start, end = end, end + len(list(run))
+            if zero:
+                forms.append(_shortened(parts[:start], end - start, parts[end:] + tail))
+    return forms
+
+
+def _shortened(before: list[str], zeros: int, after: list[str]) -> str:
+    """The pattern of an address with `::` for some or all of a run of zeros."""
+    some = f"(?:{_ZERO}{_COLON})"
+    if before:
+        opening = f"{_COLON.join(before)}{_COLON}{some}{{0,{zeros - 1}}}{_COLON}"
+    else:
+        opening = f"(?:{_COLON}|{some}{{1,{zeros}}}){_COLON}"
+    if after:
+        return f"{opening}{some}{{0,{zeros - 1}}}{_COLON.join(after)}"
+    return f"{opening}(?:{some}{{0,{zeros - 1}}}{_ZERO})?"
 
 
 def _dotted(value: int) -> str:
-    return r"\.".join(f"0{{0,2}}{value >> shift & 0xFF}" for shift in (24, 16, 8, 0))
+    return r"(?:\.|%2E)".join(f"0{{0,2}}{value >> shift & 0xFF}" for shift in (24, 16, 8, 0))
 
 
 def _group(group: int) -> str:
@@ -247,6 +307,29 @@ def is_secret_key(key: str) -> bool:
         return True
     words = [word.lower() for word in _WORDS.findall(key)]
     return any(word in _SECRET_WORDS or (word.endswith("pass") and word not in _OTHER_PASS) for word in words)
+
+
+# Repetitions
+
+_COMES = frozenset(("received", "origin", "sequence", "label", "category", "tone"))
+"""How and when an entry came here, and what its action is called."""
+_SAYS = tuple(field.name for field in fields(AuditEvent) if field.name not in _COMES)
+
+
+def same_content(event: AuditEvent, stored: AuditEvent) -> bool:
+    """Whether an entry says the same as the stored one with its id, so that it is a repetition.
+
+    Addresses count as they are shown: else whoever sends an id again, with one address after the other, could see by
+    what is refused which one is stored. A timestamp that stands for an unusable one does not count.
+    """
+    replaced = any(problem.startswith(REPLACED_TIMESTAMP) for problem in event.problems)
+    names = [name for name in _SAYS if not (replaced and name == "timestamp")]
+    # The bytes are compared: to Python, 1 and True are equal.
+    said, known = (
+        canonical_json({name: getattr(one, name) for name in names} | {"ip": mask_ip(one.ip)})
+        for one in (event, stored)
+    )
+    return said == known
 
 
 # The projection to the outside

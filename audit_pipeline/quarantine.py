@@ -12,6 +12,7 @@ from hashlib import sha256
 
 from .event import AuditEvent, canonical_json, uuid7
 from .offering import in_batches, offer
+from .privacy import same_content
 from .spool import QuarantineRow, Spool
 from .stores import Store
 
@@ -61,7 +62,7 @@ def _offer(store: Store, events: Sequence[AuditEvent]) -> dict[int, str]:
 def _is_taken(store: Store, event: AuditEvent) -> bool:
     """Whether another content has this entry's id; it may be refused for another reason."""
     stored = store.get(event.org, event.id)
-    return stored is not None and not event.same_content(stored)
+    return stored is not None and not same_content(event, stored)
 
 
 def with_new_id(event: AuditEvent) -> AuditEvent:

@@ -24,7 +24,7 @@ from ..importing import NDJSONReader, Rejected
 from ..keys import cursor_keys
 from ..privacy import public_item
 from ..processor import AuditPipeline
-from ..query import CursorSigner, Query, Window, parse_page, parse_zone, sort_key
+from ..query import CursorSigner, Query, Signature, Window, parse_page, parse_zone, sort_key
 from ..settings import Settings, spool_path
 from ..stores import Page, Snapshot, Store
 from .options import (
@@ -231,7 +231,7 @@ def search(
         found = opened.search(query, window)
         following = signer.following(query, window, found)
     items = [public_item(event) for event in found.items]
-    number, pages = window.offset // request.size + 1, -(-found.total // request.size)
+    number, pages = window.number(found.total), -(-found.total // request.size)
     if as_json:
         for item in items:
             click.echo(orjson.dumps(item))
@@ -254,7 +254,7 @@ class _Signer:
         self._store = store
 
     def __call__(self) -> CursorSigner:
-        return CursorSigner(cursor_keys(self._settings, spool_path(self._settings, self._store)))
+        return CursorSigner(cursor_keys(self._settings, spool_path(self._settings, self._store)), Signature)
 
     def following(self, query: Query, window: Window, page: Page) -> str | None:
         """The cursor of the next page; None where there is none, or no key can be kept to sign it."""

@@ -15,6 +15,7 @@ from .filters import (
 )
 from .histogram import MAX_BUCKETS, MIN_BUCKETS, Spans, spans_between
 from .matching import Searchable
+from .sealing import Encryption, Signature
 from .text import FIELD_BREAK, SEARCH_FIELDS, Word, fold, parse_words, search_texts, tokens
 
 __all__ = [
@@ -28,10 +29,12 @@ __all__ = [
     "SEARCH_FIELDS",
     "SORTS",
     "CursorSigner",
+    "Encryption",
     "PageRequest",
     "Query",
     "ResumePoint",
     "Searchable",
+    "Signature",
     "SortKey",
     "Spans",
     "Window",

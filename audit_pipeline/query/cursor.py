@@ -1,14 +1,12 @@
-"""Where a page begins, or a live stream goes on, and the signed text that says so between two requests.
+"""Where a page begins, or a live stream goes on, and the text that says so between two requests.
 
-A cursor holds what its last shown entry was: its time, action and id, all of which the viewer saw. The signature
-covers the query too, so that a cursor serves one organisation, one set of filters and one order only. A stream's
-resume token holds a store's position among arrivals.
+A cursor holds what its last shown entry was: its time, action and id, all of which the viewer saw. A stream's resume
+token holds a store's position among the arrivals of all organisations: so it is encrypted, and as long whatever the
+position is. Both are bound to their query: they serve one organisation, one set of filters and one order only.
 """
 
 from __future__ import annotations
 
-import base64
-import hmac
 import json
 import zlib
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ from uuid import UUID
 from ..errors import InvalidCursor
 from ..event import AuditEvent, is_id
 from .filters import SORTS, PageRequest, Query
+from .sealing import Encryption, Seal
 
 __all__ = ["RESUME_REFUSED", "CursorSigner", "ResumePoint", "SortKey", "Window", "sort_key"]
 
@@ -29,6 +28,9 @@ RESUME_REFUSED = "this Last-Event-ID is damaged, or belongs to another query; co
 
 _RESUME = b"r"
 """How the content of a resume token begins. A cursor's is a JSON list: neither can be taken for the other."""
+CURSOR_STEP, RESUME_STEP = 64, 256
+"""Contents are filled up to multiples of so many bytes, so that the length of a text tells little of them."""
+_ID = 16
 
 
 class SortKey(NamedTuple):
@@ -57,6 +59,12 @@ class Window:
     before: SortKey | None = None
     """Only rows that come before this one, the nearest ones."""
 
+    def number(self, total: int) -> int:
+        """The number of its page, where all have as many rows; of one that begins within such a page, the next."""
+        number = -(-self.offset // self.size) + 1
+        beside = self.after or self.before
+        return min(number, max(-(-total // self.size), 1)) if beside else number
+
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
@@ -68,23 +76,26 @@ class ResumePoint:
 
 
 class CursorSigner:
-    """Makes and reads cursors and resume tokens. The first key signs; all are accepted, so that keys can be changed."""
+    """Makes and reads cursors and resume tokens. The first key makes them, all are accepted: keys can be changed.
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        self._keys = tuple(keys)
+    What is made with the default `seal` can only be read with the keys.
+    """
+
+    def __init__(self, keys: Sequence[bytes], seal: type[Seal] = Encryption) -> None:
+        self._seal = seal(keys)
 
     def sign(self, query: Query, window: Window) -> str:
         """The text of a window that has a key."""
         key = window.after or window.before
         assert key is not None
-        content = ["n" if window.after else "p", window.offset, *key]
-        return self._signed(query, json.dumps(content, separators=(",", ":")).encode())
+        content = json.dumps(["n" if window.after else "p", window.offset, *key], separators=(",", ":")).encode()
+        return self._seal.text(query.digest(), content.ljust(_filled(len(content), CURSOR_STEP)))
 
     def window(self, query: Query, request: PageRequest) -> Window:
         """The window that a request asks for. Raises InvalidCursor for a cursor that was not made for this query."""
         if request.cursor is None:
             return Window(request.size, (request.page - 1) * request.size)
-        content = self._content(query, request.cursor)
+        content = self._seal.content(query.digest(), request.cursor)
         if content is None or content.startswith(_RESUME):
             raise InvalidCursor(
                 "this cursor is damaged, or belongs to another query; ask again without it, from the first page"
@@ -98,45 +109,34 @@ class CursorSigner:
 
     def sign_resume(self, query: Query, point: ResumePoint) -> str:
         """The resume token of a query's stream; in which order a query asks for pages does not count."""
-        content = _RESUME + _packed(point.position)
+        content = _packed(point.position)
         if point.given:
-            content += b"".join(bytes.fromhex(event_id.replace("-", "")) for event_id in sorted(point.given))
-        return self._signed(_unordered(query), content)
+            ids = b"".join(bytes.fromhex(event_id.replace("-", "")) for event_id in sorted(point.given))
+            content += ids.ljust(_filled(len(ids), RESUME_STEP), b"\0")
+        return self._seal.text(_unordered(query).digest(), content)
 
     def resume_point(self, query: Query, token: str) -> ResumePoint:
         """Where the stream of a token goes on. Raises InvalidCursor for one that was not made for this query."""
-        content = self._content(_unordered(query), token)
+        content = self._seal.content(_unordered(query).digest(), token)
         if content is None or not content.startswith(_RESUME):
             raise InvalidCursor(RESUME_REFUSED)
         packed = zlib.decompressobj()
         position = packed.decompress(content[len(_RESUME) :]).decode()
-        ids = packed.unused_data.hex()
-        given = (ids[first : first + 32] for first in range(0, len(ids), 32))
-        return ResumePoint(position, frozenset(str(UUID(one)) for one in given))
+        ids = content[_filled(len(content) - len(packed.unused_data), RESUME_STEP) :]
+        given = (ids[first : first + _ID] for first in range(0, len(ids), _ID))
+        return ResumePoint(position, frozenset(str(UUID(bytes=one)) for one in given if any(one)))
 
-    def _signed(self, query: Query, content: bytes) -> str:
-        body = base64.urlsafe_b64encode(content).decode().rstrip("=")
-        return f"{body}.{_signature(self._keys[0], query, body)}"
 
-    def _content(self, query: Query, text: str) -> bytes | None:
-        """What was signed for a query; None where the text is nothing that was."""
-        body, _, signature = text.partition(".")
-        given = signature.encode(errors="replace")
-        # The texts are compared, not what they decode to: of a base64 text, some bits do not count.
-        if not any(hmac.compare_digest(_signature(key, query, body).encode(), given) for key in self._keys):
-            return None
-        return base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
+def _filled(length: int, step: int) -> int:
+    return -(-length // step) * step
 
 
 @lru_cache(maxsize=4096)
 def _packed(position: str) -> bytes:
-    return zlib.compress(position.encode())
+    """A position, filled up by itself: of what comes after it, the listener knows how long it is."""
+    content = _RESUME + zlib.compress(position.encode())
+    return content.ljust(_filled(len(content), RESUME_STEP), b"\0")
 
 
 def _unordered(query: Query) -> Query:
     return query if query.sort == SORTS[0] else replace(query, sort=SORTS[0])
-
-
-def _signature(key: bytes, query: Query, body: str) -> str:
-    digest = hmac.digest(key, query.digest() + body.encode(errors="replace"), "sha256")
-    return base64.urlsafe_b64encode(digest).decode().rstrip("=")

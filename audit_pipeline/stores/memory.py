@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import SettingsError
 from ..event import AuditEvent
+from ..privacy import same_content
 from ..query import Query, Searchable, SortKey, Window, sort_key
 from .base import Arrival, Arrivals, Page, Refusal, Snapshot, Store, StoreURL, numbered
 
@@ -50,7 +51,7 @@ class MemoryStore(Store):
         with self._lock:
             for event in events:
                 stored = self._entries.setdefault((event.org, event.id), Searchable(event))
-                if not event.same_content(stored.event):
+                if not same_content(event, stored.event):
                     refusals.append(Refusal(event, "its id is taken by an entry of other content"))
         return refusals
 

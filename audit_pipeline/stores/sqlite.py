@@ -23,7 +23,7 @@ from ..errors import SettingsError, StoreError, StoreMismatch, StoreMissing, Sto
 from ..event import AuditEvent
 from ..files import FileId, file_id, make_private
 from ..forking import WAIT_S, abandon, prepare_for_forks
-from ..privacy import network_key, network_range
+from ..privacy import network_key, network_range, same_content
 from ..query import SEARCH_FIELDS, Query, SortKey, Window, Word, search_texts, sort_key
 from .base import QUERY_S, Arrival, Arrivals, Page, Refusal, Snapshot, Store, StoreURL, numbered
 
@@ -150,7 +150,7 @@ class SQLiteStore(Store):
                     continue
                 number -= 1
                 _write(db, contents, texts)
-                if not event.same_content(_stored(db, orgs[event.org], event.id)):
+                if not same_content(event, _stored(db, orgs[event.org], event.id)):
                     refusals.append(Refusal(event, "its id is taken by an entry of other content"))
             _write(db, contents, texts)
         return refusals
@@ -519,8 +519,9 @@ class _SQLiteSnapshot(Snapshot):
         self._closed = False
         db.execute("BEGIN")
         found = _Selection(query)
-        self.total = db.execute(f"SELECT count(*) FROM entries WHERE {found.where}", found.bindings).get
-        self._numbers = found.numbers(db, limit)
+        with _in_time(db):
+            self.total = db.execute(f"SELECT count(*) FROM entries WHERE {found.where}", found.bindings).get
+            self._numbers = found.numbers(db, limit)
 
     def batches(self, size: int = 1000) -> Iterator[Sequence[AuditEvent]]:
         for first in range(0, len(self._numbers), size):

@@ -77,6 +77,18 @@ def test_other_content_under_a_taken_id_is_refused(store: Store) -> None:
     assert store.search(Query("default", words=parse_words("other")), Window(10)).total == 0
 
 
+def test_an_id_sent_again_does_not_tell_the_hidden_octet(store: Store) -> None:
+    """With each of 256 octets an entry sent again is the stored one, which stays as it is; of another network, none."""
+    event = entry(target="x", ip="203.0.113.77")
+    store.append([event])
+    guesses = [replace(event, ip=f"203.0.113.{octet}") for octet in range(256)]
+    assert store.append(guesses) == []
+    assert store.append(guesses[:1]) == []
+    assert store.get("default", event.id) == event
+    assert len(store.append([replace(event, ip="203.0.114.77")])) == 1
+    assert found(store, ALL) == [event.id]
+
+
 def test_the_same_id_in_two_organisations_is_two_entries(store: Store) -> None:
     """An id belongs to its organisation: another one's entry is neither seen nor touched."""
     ours = entry(target="ours", org="ours")

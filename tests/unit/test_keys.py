@@ -1,4 +1,4 @@
-"""The keys that sign cursors."""
+"""The keys of cursors and resume tokens."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_each_entry_is_heard_once_by_listeners_that_come_and_go(
     monkeypatch.setattr(listening, "AT_ONCE", 3)
     number, chance = 500, random.Random(seed)
     hubs = [Hub(lambda: store) for _ in range(2)]
-    ready = asyncio.Barrier(13)
+    ready, met_all = asyncio.Barrier(13), asyncio.Barrier(13)
     joined = 0
 
     async def listen() -> None:
@@ -130,6 +130,7 @@ def test_each_entry_is_heard_once_by_listeners_that_come_and_go(
                         break
                 joined += listener._follows
         assert sorted(met) == sorted(map(str, range(number)))
+        await met_all.wait()
         assert point is not None
         async with chance.choice(hubs).listen(ALL, point) as listener:
             assert await hear(listener, until="last") == ["last"]
@@ -142,7 +143,7 @@ def test_each_entry_is_heard_once_by_listeners_that_come_and_go(
             store.append(left[:size])
             del left[:size]
             await asyncio.sleep(chance.random() / 60)
-        await asyncio.sleep(0.3)
+        await met_all.wait()
         store.append([entry("last")])
 
     async def work() -> None:
@@ -206,6 +207,69 @@ def test_search_texts_are_made_once_and_only_when_they_are_asked_for(
                 for listener in (a, b, c):
                     assert await hear(listener, until="second") == ["second"]
         assert folded == ["second"]
+
+    together(work)
+
+
+def test_entries_of_organisations_to_which_nobody_listens_are_not_looked_at(
+    store: Disordered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many entries another organisation writes, its texts are folded for nobody."""
+    folded: list[str] = []
+
+    def counting(event: AuditEvent) -> tuple[str, ...]:
+        folded.append(event.org)
+        return ("", event.target, "", "")
+
+    monkeypatch.setattr("audit_pipeline.query.matching.search_texts", counting)
+    hub = Hub(lambda: store)
+
+    async def work() -> None:
+        async with hub.listen(parse_query({"q": ["x"]}, "default")) as listener:
+            store.append([*(entry("x", org="busy") for _ in range(50)), entry("x")])
+            assert await hear(listener, until="x") == ["x"]
+        assert folded == ["default"]
+
+    together(work)
+
+
+def test_who_comes_while_entries_are_looked_at_hears_them_once(
+    store: Disordered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever a listener comes in the middle of a poll, it hears all, and no entry is looked at in the event loop."""
+    hub = Hub(lambda: store)
+    queries = [parse_query({"q": [q]}, "default") for q in ("x", "x -y", "x -z")]
+    selecting = listening._selected
+    looked: list[int] = []
+    here, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def waiting(entries: Any, asked: Any) -> Any:
+        assert threading.current_thread() is not threading.main_thread()
+        if entries:
+            looked.append(len(asked))
+            if len(looked) <= 2:
+                here.release()
+                assert go_on.acquire(timeout=10)
+        return selecting(entries, asked)
+
+    monkeypatch.setattr(listening, "_selected", waiting)
+
+    async def work() -> None:
+        async with hub.listen(queries[0]) as first:
+            store.append([entry("x")])
+            assert await asyncio.to_thread(here.acquire, timeout=10)
+            async with hub.listen(queries[1]) as second:
+                go_on.release()
+                assert await asyncio.to_thread(here.acquire, timeout=10)
+                async with hub.listen(queries[2]) as third:
+                    go_on.release()
+                    for listener in (first, second, third):
+                        assert await hear(listener, until="x") == ["x"]
+                        await following(hub, listener)
+                    store.append([entry("x and more")])
+                    for listener in (first, second, third):
+                        assert await hear(listener, until="x and more") == ["x and more"]
+        assert looked[:3] == [1, 1, 1]
 
     together(work)
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from audit_pipeline.actions import catalogue
 from audit_pipeline.event import AuditEvent, IdFactory, canonical_json, in_window, is_id, now_ms, uuid7
 from audit_pipeline.normalize import MISSING, build_event, parse_timestamp, refusable
-from audit_pipeline.privacy import REDACTED
+from audit_pipeline.privacy import REDACTED, mask_own_address, same_content
 
 ACTION = catalogue["domain.created"]
 IP, MASKED = "203.0.113.97", "203.0.113.xxx"
@@ -48,7 +48,7 @@ def kept_limits(event: AuditEvent) -> None:
     body = event.to_bytes()
     json.loads(body.decode("utf-8"))
     assert AuditEvent.from_bytes(body).to_bytes() == body
-    assert AuditEvent.from_bytes(body).same_content(event)
+    assert same_content(AuditEvent.from_bytes(body), event)
     assert is_id(event.id)
     assert len(event.target) <= 1024
     assert len(event.user) <= 1024
@@ -753,18 +753,74 @@ def test_anything_becomes_an_entry(given_values: dict[str, Any], ip: str | None,
         assert replace(event, org="").to_bytes().count(ip.encode()) == (not masks)
 
 
+@pytest.mark.parametrize("times", [9000, 90_000])
 @pytest.mark.parametrize("field", ["detail", "target", "context"])
-def test_the_size_that_a_problem_says_does_not_tell_the_masked_part(field: str) -> None:
+def test_the_size_that_a_problem_says_does_not_tell_the_masked_part(field: str, times: int) -> None:
     """However often the own address stands in a text that is cut, its problem reads the same for all 256 addresses."""
     said = set()
     for octet in (1, 12, 123, 255):
         ip = f"203.0.113.{octet}"
-        text = f"{ip} " * 9000
+        text = f"{ip} " * times
         values: dict[str, Any] = {"context": {"a": text}} if field == "context" else {field: text}
         event = build_event(ACTION, {"user": "alice", "ip": ip, **values}, IDS)
         assert event.problems
         said.add((event.problems, event.target, event.detail, str(event.context)))
     assert len(said) == 1
+
+
+def long_values(field: str, text: str) -> dict[str, Any]:
+    """A field, or a value or a key of the context, that is this text."""
+    return {"value": {"context": {"a": text}}, "key": {"context": {text: 1}}}.get(field, {field: text})
+
+
+@pytest.mark.parametrize(
+    ("field", "most", "kept"),
+    [("target", 10_240, 1024), ("user", 10_240, 1024), ("key", 5120, 512), ("detail", 655_360, 65_536),
+     ("value", 655_360, 65_000)],
+)  # fmt: skip
+def test_no_more_of_a_text_is_searched_for_an_address_than_can_be_kept(
+    monkeypatch: pytest.MonkeyPatch, field: str, most: int, kept: int
+) -> None:
+    """Megabytes of almost addresses hold nobody up; what is kept is full, and the problem says from over what size."""
+    searched: list[int] = []
+
+    def searching(text: str, ip: str | None) -> str:
+        searched.append(len(text))
+        return mask_own_address(text, ip)
+
+    monkeypatch.setattr("audit_pipeline.normalize.mask_own_address", searching)
+    event = build_event(ACTION, {"user": "a", "ip": "0.0.0.0", **long_values(field, "::ffff:0:1 " * 300_000)}, IDS)
+    assert max(searched) == most
+    (problem,) = event.problems
+    assert f"cut from over {most:,} " in problem
+    whole = {"key": "".join(event.context), "value": event.context.get("a", "")}
+    assert len(whole.get(field, getattr(event, field, ""))) >= kept
+
+
+@pytest.mark.parametrize("field", ["target", "user", "key", "detail", "value"])
+def test_the_address_in_which_a_long_text_is_left_is_not_kept(field: str) -> None:
+    """However the address is spelled and wherever the search ends, all that is kept is masked, and is all that fits."""
+    spelling = "0000%3A0000%3A0000%3A0000%3A0000%3A0000%3A000%2E000%2E000%2E119"
+    for shift in range(64):
+        text = "x" * shift + f"{spelling} " * 20_000
+        event = build_event(ACTION, {"user": "a", "ip": "::77", **long_values(field, text)}, IDS)
+        whole = {"key": "".join(event.context), "value": event.context.get("a", "")}
+        shown = whole.get(field) or getattr(event, field)
+        assert set(shown.lstrip("x")) <= set(":x ")
+        assert len(shown) >= {"key": 512, "detail": 65_536, "value": 65_000}.get(field, 1024)
+
+
+def test_the_size_of_a_text_that_can_hold_no_address_is_said_exactly() -> None:
+    """What needs no search is measured whole, whatever its length."""
+    made("detail: cut from 3,000,000 bytes to 65,536", detail="x" * 3_000_000)
+    made("target: cut from 3,000,000 characters to 1,024", target="€" * 3_000_000)
+    made("context: cut from 3,000,008 bytes", context={"a": "x" * 3_000_000})
+
+
+def test_long_names_of_organisations_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a name counts, megabytes of it, also where it looks like addresses."""
+    names = [f"{'10.0.0.5 ' * 300_000}{end}" for end in "ab"]
+    assert len({build_event(ACTION, {"org": name, "ip": "10.0.0.5"}, IDS).org for name in names}) == 2
 
 
 def test_records_are_mappings_so_that_their_secrets_are_redacted() -> None:

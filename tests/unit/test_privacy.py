@@ -1,16 +1,19 @@
-"""Masking, networks, secrets, and the projection to the outside."""
+"""Masking, networks, secrets, repetitions, and the projection to the outside."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from audit_pipeline.event import AuditEvent, uuid7
+from audit_pipeline.event import REPLACED_TIMESTAMP, AuditEvent, uuid7
 from audit_pipeline.privacy import (
+    LONGEST,
     is_secret_key,
     mask_ip,
     mask_own_address,
@@ -20,6 +23,7 @@ from audit_pipeline.privacy import (
     parse_network,
     public_details,
     public_item,
+    same_content,
 )
 
 v4 = st.integers(0, 2**32 - 1).map(IPv4Address)
@@ -262,6 +266,11 @@ def v6_spellings(address: IPv6Address) -> list[str]:
     return made + [spelling.replace(":", colon) for spelling in made for colon in ("%3A", "%3a")]
 
 
+def wide(text: str) -> str:
+    """The text in full-width characters."""
+    return "".join(chr(ord(character) + 0xFEE0) if "!" <= character <= "~" else character for character in text)
+
+
 WRAPPINGS = [
     "{}",
     "from {}.",
@@ -287,7 +296,17 @@ def test_every_spelling_of_the_own_ipv6_address_is_masked(address: IPv6Address, 
     """However the address is written, and whatever stands beside it, the masked form takes its place."""
     masked = wrapping.format(mask_ip(str(address)))
     for spelling in v6_spellings(address):
-        assert mask_own_address(wrapping.format(spelling), str(address)) == masked, spelling
+        for written in (spelling, spelling.replace(".", "%2E"), wide(spelling)):
+            assert mask_own_address(wrapping.format(written), str(address)) == masked, written
+
+
+@settings(deadline=None)
+@given(addresses)
+def test_no_spelling_is_much_longer_than_its_mask(address: IPv4Address | IPv6Address) -> None:
+    """LONGEST times the mask, each with a character that divides it from the next: more than any spelling has."""
+    whole = address if isinstance(address, IPv6Address) else IPv6Address(f"::ffff:{address}")
+    longest = max(len(spelling.replace(".", "%2E")) for spelling in v6_spellings(whole))
+    assert longest + 1 < LONGEST * (len(mask_ip(str(address))) + 1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -296,9 +315,10 @@ def test_every_spelling_of_the_own_ipv4_address_is_masked(address: IPv4Address, 
     """With leading zeros, and as an IPv4-mapped one, dotted or in hexadecimal, too."""
     masked = mask_ip(str(address))
     octets = [int(octet) for octet in str(address).split(".")]
-    for form in ("{}", "{:02}", "{:03}"):
-        dotted = ".".join(form.format(octet) for octet in octets)
-        assert mask_own_address(wrapping.format(dotted), str(address)) == wrapping.format(masked)
+    for form, dot in product(("{}", "{:02}", "{:03}"), (".", "%2E", "%2e", "\uff0e", "\u3002", "\u2024")):
+        dotted = dot.join(form.format(octet) for octet in octets)
+        for written in (dotted, wide(dotted)):
+            assert mask_own_address(wrapping.format(written), str(address)) == wrapping.format(masked)
     for spelling in v6_spellings(IPv6Address(f"::ffff:{address}")):
         before = spelling.upper().rpartition("FFFF")[0] + "FFFF"
         shown = mask_own_address(wrapping.format(spelling), str(address)).upper()
@@ -336,6 +356,9 @@ def test_another_address_in_the_same_text_stays(address: IPv4Address | IPv6Addre
         ("::1", "::1 fe80::1 1::1 [::1]:80", "::xxxx fe80::1 1::1 [::xxxx]:80"),
         ("2001:db8::a:1", "12:30:45 a:1 00:0a:00:01", "12:30:45 a:1 00:0a:00:01"),
         ("10.0.0.xxx", "10.0.0.xxx 10.0.0.5", "10.0.0.xxx 10.0.0.5"),
+        ("10.0.0.5", "１０.0.0.5 é１０．０．０．５ １０．０．０．５０", "10.0.0.xxx é10.0.0.xxx １０．０．０．５０"),
+        ("10.0.0.5", "ip%3D10%2E0%2E0%2E5%2E%2E10%2e0%2e0%2e50", "ip%3D10.0.0.xxx%2E%2E10%2e0%2e0%2e50"),
+        ("10.0.0.5", "a．b．c．d。e 1%2E2%2E3", "a．b．c．d。e 1%2E2%2E3"),
         (None, "10.0.0.5", "10.0.0.5"),
         ("10.0.0.5", "", ""),
     ],
@@ -432,3 +455,62 @@ def test_the_projection_never_has_a_full_address(address: object) -> None:
     for shown in (public_item(replace(EVENT, ip=ip)), public_details(replace(EVENT, ip=ip))):
         assert shown["ip"] == mask_ip(ip)
         assert ip is None or ip not in map(str, shown.values())
+
+
+# Repetitions
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"received": 1}, {"origin": "b"}, {"sequence": 9}, {"label": "x"}, {"category": "x"}, {"tone": "red"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_how_an_entry_came_here_does_not_count(change: dict[str, Any]) -> None:
+    """An entry that differs only in that is a repetition."""
+    assert same_content(EVENT, replace(EVENT, **change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": uuid7(5, 5)},
+        {"timestamp": 1},
+        {"action": "x.y"},
+        {"outcome": "failure"},
+        {"org": "b"},
+        {"target": "b"},
+        {"detail": "b"},
+        {"user": "b"},
+        {"ip": None},
+        {"ip": "203.0.114.77"},
+        {"context": {}},
+        {"problems": ()},
+    ],
+    ids=str,
+)
+def test_what_an_entry_says_counts(change: dict[str, Any]) -> None:
+    """An entry that says anything else is no repetition."""
+    assert not same_content(EVENT, replace(EVENT, **change))
+
+
+def test_one_and_true_are_not_the_same() -> None:
+    """What JSON writes otherwise is other content, though to Python it is equal."""
+    assert not same_content(replace(EVENT, context={"a": [1]}), replace(EVENT, context={"a": [True]}))
+
+
+@settings(deadline=None)
+@given(addresses, st.integers(0, 255))
+def test_the_hidden_part_of_an_address_does_not_count(address: IPv4Address | IPv6Address, guess: int) -> None:
+    """Whichever hidden part an id is sent again with, it is a repetition: no guess is told from another."""
+    event = replace(EVENT, ip=str(address))
+    other = str(type(address)(int(address) & ~0xFF | guess))
+    for ip in (other, mask_ip(other)):
+        assert same_content(replace(event, ip=ip), event)
+        assert same_content(event, replace(event, ip=ip))
+
+
+def test_a_replaced_timestamp_does_not_count() -> None:
+    """An entry whose own time was unusable gets a new one at each repetition, and is still the same."""
+    flawed = replace(EVENT, problems=(f"{REPLACED_TIMESTAMP}, since it was no time",))
+    assert same_content(flawed, replace(flawed, timestamp=flawed.timestamp + 5000))
+    assert not same_content(flawed, replace(flawed, timestamp=5, target="b"))

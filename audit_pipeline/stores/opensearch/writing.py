@@ -19,6 +19,7 @@ from ...ecs import document_of, event_of
 from ...errors import StoreError, StoreUnavailable
 from ...event import AuditEvent, id_time, now_ms
 from ...forking import prepare_for_forks
+from ...privacy import same_content
 from ..base import Refusal
 from .engine import Engine, TooLarge
 from .template import IndexTemplate, Installed
@@ -103,7 +104,7 @@ class Writer:
                 refusals.append(Refusal(event, "the time in its id names no index: not of the years 2000 to 2999"))
                 continue
             if where in writes:
-                if not event.same_content(writes[where].event):
+                if not same_content(event, writes[where].event):
                     refusals.append(Refusal(event, TAKEN))
                 continue
             action = orjson.dumps({"create": {"_index": where.index_name, "_id": where.document_id}})
@@ -208,7 +209,7 @@ class Writer:
             if not stored.get("found"):
                 raise StoreUnavailable(f"{self._where}: an entry went away while it was compared; trying again helps")
             try:
-                same = write.event.same_content(event_of(stored["_source"]))
+                same = same_content(write.event, event_of(stored["_source"]))
             except (KeyError, TypeError, ValueError):  # a document of somebody else's
                 same = False
             if not same:
