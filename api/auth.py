@@ -14,7 +14,7 @@ from audit_pipeline.errors import SettingsError
 from audit_pipeline.normalize import MAX_ORG
 from audit_pipeline.settings import Settings
 
-from .jwks import KeysUnavailable, RemoteKeys
+from .jwks import KeysUnavailable, RemoteKeys, verifying_keys
 from .problems import Problem
 
 __all__ = ["Caller", "TokenVerifier", "make_token"]
@@ -22,6 +22,8 @@ __all__ = ["Caller", "TokenVerifier", "make_token"]
 # One kind of key, one kind of algorithm: a public key must never be taken for a shared secret.
 _SHARED = ("HS256", "HS384", "HS512")
 _PUBLIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+_LAST = 2**53
+"""No time lies beyond; and beyond it numbers are not exact, and may not even fit into what they are reckoned with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +62,23 @@ class TokenVerifier:
             },
         }
         self._remote: RemoteKeys | None = None
-        self._local: jwt.PyJWKSet | None = None
+        self._local: dict[str, jwt.PyJWK] = {}
         self._secret: bytes | None = None
         if settings.jwks_url:
             self._remote = RemoteKeys(settings.jwks_url)
         elif settings.jwks_file:
             try:
-                self._local = jwt.PyJWKSet.from_json(settings.jwks_file.read_text())
+                self._local = verifying_keys(settings.jwks_file.read_text())
             except (OSError, ValueError, AttributeError, jwt.PyJWTError) as error:
                 raise SettingsError(
                     f"AUDIT_JWKS_FILE: {settings.jwks_file} is no key set ({type(error).__name__}); allowed is a JSON "
                     "Web Key Set (RFC 7517)"
                 ) from None
+            if not self._local:
+                raise SettingsError(
+                    f"AUDIT_JWKS_FILE: {settings.jwks_file} has no key that verifies tokens; allowed are keys with a "
+                    "`kid`, and without a `use` other than sig"
+                )
         elif settings.jwt_secret:
             self._secret = _hmac_key(settings.jwt_secret)
         else:
@@ -89,7 +96,10 @@ class TokenVerifier:
             named = texts and 0 < len(org) <= MAX_ORG and org == org.encode(errors="replace").decode()
             if not (named and sub and isinstance(plan, str | None)):
                 raise jwt.InvalidTokenError("claims of the wrong kind")
-            return Caller(sub, org, frozenset(scopes.split()), plan, int(claims["exp"]))
+            expires = int(claims["exp"])
+            if expires > _LAST:
+                raise jwt.InvalidTokenError("exp is no time")
+            return Caller(sub, org, frozenset(scopes.split()), plan, expires)
         except KeysUnavailable:
             detail = "The keys that verify tokens cannot be fetched at the moment. Ask again in a few seconds."
             raise Problem(503, "keys-unavailable", detail, headers={"Retry-After": "5"}) from None
@@ -100,11 +110,7 @@ class TokenVerifier:
         if self._secret is not None:
             return jwt.decode(token, self._secret, algorithms=_SHARED, **self._options)
         kid = jwt.get_unverified_header(token)["kid"]
-        if self._remote is not None:
-            key = self._remote.key(kid)
-        else:
-            assert self._local is not None
-            key = self._local[kid]
+        key = self._local[kid] if self._remote is None else self._remote.key(kid)
         return jwt.decode(token, key, algorithms=_PUBLIC, **self._options)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -28,14 +29,15 @@ __all__ = [
     "MAX_BODY",
     "MAX_EVENTS",
     "MAX_EXPORTS",
+    "MAX_STREAMS",
     "Body",
-    "ExportSlots",
     "Exporter",
     "Parameters",
     "Reader",
     "Scraper",
     "Service",
     "ServiceDep",
+    "Slots",
     "Writer",
     "current_caller",
 ]
@@ -46,21 +48,24 @@ MAX_EVENTS = 1000
 """Events in one POST."""
 MAX_EXPORTS = 4
 """Exports of one organisation at the same time, in one process: each of them holds a snapshot of the store."""
+MAX_STREAMS = 500
+"""Streams of one organisation at the same time, in one process: each entry is held against the filters of each."""
 
 
-class ExportSlots:
-    """Counts the exports under way, by organisation."""
+class Slots:
+    """Counts what is under way, by organisation: `most` of it at the same time; one more is answered with `refusal`."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int, refusal: Callable[[], Problem]) -> None:
+        self._most = most
+        self._refusal = refusal
         self._lock = threading.Lock()
         self._taken: Counter[str] = Counter()
 
     def take(self, org: str) -> None:
-        """Take a slot, to be given back with `free`. Raises Problem `too-many-exports` where none is left."""
+        """Take a slot, to be given back with `free`. Raises Problem where none is left."""
         with self._lock:
-            if self._taken[org] >= MAX_EXPORTS:
-                detail = f"{MAX_EXPORTS} exports of this organisation are under way. Try again when one has ended."
-                raise Problem(429, "too-many-exports", detail, headers={"Retry-After": "5"})
+            if self._taken[org] >= self._most:
+                raise self._refusal()
             self._taken[org] += 1
 
     def free(self, org: str) -> None:
@@ -68,6 +73,25 @@ class ExportSlots:
         with self._lock:
             self._taken[org] -= 1
             self._taken += Counter()  # forgets organisations that have none
+
+    @contextmanager
+    def held(self, org: str) -> Iterator[None]:
+        """Hold a slot. Raises Problem where none is left."""
+        self.take(org)
+        try:
+            yield
+        finally:
+            self.free(org)
+
+
+def _too_many_exports() -> Problem:
+    detail = f"{MAX_EXPORTS} exports of this organisation are under way. Try again when one has ended."
+    return Problem(429, "too-many-exports", detail, headers={"Retry-After": "5"})
+
+
+def _too_many_streams() -> Problem:
+    detail = f"{MAX_STREAMS} streams of this organisation are open here. Try again when one has ended."
+    return Problem(429, "too-many-streams", detail, headers={"Retry-After": "5"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +104,8 @@ class Service:
     tokens: TokenVerifier | None
     """None where the application around this one says who is asking."""
     metrics: Metrics = field(default_factory=Metrics)
-    exports: ExportSlots = field(default_factory=ExportSlots)
+    exports: Slots = field(default_factory=lambda: Slots(MAX_EXPORTS, _too_many_exports))
+    streams: Slots = field(default_factory=lambda: Slots(MAX_STREAMS, _too_many_streams))
     hub: Hub = field(init=False)
     _installed: threading.Event = field(default_factory=threading.Event)
 

@@ -34,7 +34,7 @@ _log = logging.getLogger("audit_pipeline.api")
 _SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "cross-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -47,7 +47,11 @@ _PREFLIGHT = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
     "Access-Control-Max-Age": "600",
 }
-_FORWARDING = re.compile(r"x-forwarded-.*|forwarded|via|x-real-ip|x-client-ip|x-cluster-client-ip|true-client-ip|cf-.*")
+_FORWARDING = re.compile(
+    r"(x-)?forwarded(-.*)?|via|.*client-ip|x-(real|remote|originating|proxyuser)-ip|x-(original|envoy|azure|appengine)-.*"
+    r"|cdn-loop|(cf|fastly|fly)-.*"
+)
+"""Headers that proxies add, by their names. A proxy that adds none cannot be told from a client."""
 
 
 class Edge:
@@ -169,7 +173,7 @@ def _is_forwarded(scope: Scope) -> bool:
 def _template(scope: Scope, outside: object) -> str:
     """The path of the route that took a request, with the names of its parameters: as many of these as routes.
 
-    `none` stands for the viewer's files, and for paths that are not there.
+    `none` stands for paths that are not there.
     """
     route = scope.get("route")
     path = None if route is outside else getattr(route, "path", None)

@@ -1,4 +1,4 @@
-"""Public keys from an address (JSON Web Key Set, RFC 7517): kept for minutes, and asked for at most so often.
+"""Public keys (JSON Web Key Set, RFC 7517). Those from an address are kept for minutes, and asked for at most so often.
 
 PyJWT has a client for it, which asks at each request while the address does not answer, and holds up all requests
 meanwhile, also those whose key it has.
@@ -14,7 +14,7 @@ import jwt
 
 from audit_pipeline.errors import AuditError
 
-__all__ = ["KeysUnavailable", "RemoteKeys"]
+__all__ = ["KeysUnavailable", "RemoteKeys", "verifying_keys"]
 
 KEPT_S = 300.0
 """For how long a key set is believed, in seconds: a key that was taken out of it is good for so long."""
@@ -25,6 +25,15 @@ TIMEOUT_S = 5.0
 
 class KeysUnavailable(AuditError):
     """The key set cannot be had, or is none, so that nothing can be said about a token."""
+
+
+def verifying_keys(text: str) -> dict[str, jwt.PyJWK]:
+    """The keys of a set that may verify a token, by their ids; none that is for encryption, or that has no id.
+
+    Raises PyJWTError, ValueError or AttributeError for what is no key set.
+    """
+    given = jwt.PyJWKSet.from_json(text).keys
+    return {key.key_id: key for key in given if key.key_id and key.public_key_use in ("sig", None)}
 
 
 class RemoteKeys:
@@ -62,8 +71,7 @@ class RemoteKeys:
         try:
             answer = httpx.get(self._url, timeout=TIMEOUT_S)
             answer.raise_for_status()
-            given = jwt.PyJWKSet.from_json(answer.text).keys
-            keys = {key.key_id: key for key in given if key.key_id and key.public_key_use in ("sig", None)}
+            keys = verifying_keys(answer.text)
         except Exception:  # noqa: BLE001 - whatever it is that the address sends, or does not
             return
         self._keys, self._fetched, self._failed = keys, time.monotonic(), False

@@ -18,7 +18,7 @@ from audit_pipeline.query import BUCKETS, MAX_BUCKETS, MIN_BUCKETS, PAGE_SIZES, 
 from .deps import MAX_EVENTS
 from .problems import KINDS, TYPE_PREFIX
 
-__all__ = ["BODY", "CSV", "PAGING", "SELECTING", "description", "problems", "takes", "text"]
+__all__ = ["BODY", "CSV", "PAGE", "PAGING", "SELECTING", "description", "problems", "takes", "text"]
 
 _ABOUT = """Who did what, when, and from where. IP addresses are masked in everything that can be seen or asked here.
 
@@ -33,7 +33,8 @@ _WORDS = {"type": "string"}
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "q": {
         "description": "Words, all of which must be found in action, target, detail or user. `-word` excludes, "
-        '`"a phrase"` stands as it is. The last token of a word counts as a prefix. At most 16 words.',
+        '`"a phrase"` stands as it is. The last token of a word counts as a prefix. At most 16 '
+        "words, and 128 tokens (runs of letters and digits) in them.",
         "schema": _WORDS | {"maxLength": 256},
         "example": "example.com dkim -deleted",
     },
@@ -141,6 +142,15 @@ CSV = {
     },
 }
 """The answer to an export."""
+PAGE: dict[str, Any] = {
+    "headers": {
+        "X-Row-Limit": {
+            "description": "How many rows an export of them would have at the most.",
+            "schema": {"type": "integer"},
+        }
+    },
+}
+"""The answer to a list, beside its shape."""
 
 _EVENT = {
     "type": "object",

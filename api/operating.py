@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from audit_pipeline.errors import AuditError
@@ -36,6 +36,23 @@ def readyz(service: ServiceDep) -> JSONResponse:
     except AuditError:
         return JSONResponse({"status": "unavailable"}, 503, headers={"Retry-After": "5"})
     return JSONResponse({"status": "ready"})
+
+
+@router.head("/healthz", include_in_schema=False)
+async def healthz_head() -> Response:
+    """As GET: load balancers ask like this."""
+    return _head(JSONResponse((await healthz()).model_dump()))
+
+
+@router.head("/readyz", include_in_schema=False)
+def readyz_head(service: ServiceDep) -> Response:
+    """As GET."""
+    return _head(readyz(service))
+
+
+def _head(answer: Response) -> Response:
+    """An answer without its body; its headers tell of that (RFC 9110, section 9.3.2)."""
+    return Response(status_code=answer.status_code, headers=dict(answer.headers))
 
 
 @router.get(

@@ -25,8 +25,10 @@ from audit_pipeline.errors import (
     UnknownAction,
 )
 
-__all__ = ["KINDS", "TYPE_PREFIX", "Problem", "install", "problem_for", "problem_response"]
+__all__ = ["KINDS", "MAX_ERRORS", "TYPE_PREFIX", "Problem", "install", "problem_for", "problem_response"]
 
+MAX_ERRORS = 32
+"""Wrong parameters or fields that one answer names: a list of a thousand events may have thousands."""
 TYPE_PREFIX = "urn:audit-pipeline:problem:"
 KINDS = {
     "invalid-cursor": (400, "The cursor is damaged, forged, or belongs to another query."),
@@ -41,6 +43,7 @@ KINDS = {
     "unknown-host": (421, "The `Host` is none that is answered."),
     "invalid-query": (422, "Something asked for is not allowed; `errors` names each parameter or field."),
     "too-many-exports": (429, "The organisation has too many exports under way."),
+    "too-many-streams": (429, "The organisation has too many streams open."),
     "internal-error": (500, "A fault of the server; the request id tells the operator where."),
     "keys-unavailable": (503, "The keys that verify tokens cannot be fetched at the moment."),
     "spool-unavailable": (503, "Entries cannot be recorded at the moment."),
@@ -92,7 +95,7 @@ def problem_response(problem: Problem, request_id: str | None = None) -> JSONRes
 def problem_for(error: Exception) -> Problem:
     """The problem that an error becomes. The table is read from the top."""
     if isinstance(error, InvalidQuery):
-        return Problem(422, "invalid-query", str(error), errors=error.errors)
+        return _invalid(error.errors)
     if isinstance(error, InvalidCursor):
         return Problem(400, "invalid-cursor", str(error))
     if isinstance(error, UnknownAction):
@@ -106,6 +109,15 @@ def problem_for(error: Exception) -> Problem:
         detail = "Entries cannot be recorded at the moment, and nothing was. Send them again in a few seconds."
         return Problem(503, "spool-unavailable", detail, headers={"Retry-After": "5"})
     return Problem(500, "internal-error", "Something went wrong here. The request id tells the operator where.")
+
+
+def _invalid(errors: Sequence[tuple[str, str]], detail: str = "") -> Problem:
+    """The problem of wrong parameters or fields, with the first of them, and how many more there are."""
+    shown = list(errors[:MAX_ERRORS])
+    if len(errors) > MAX_ERRORS:
+        shown.append(("more", f"{len(errors) - MAX_ERRORS:,} more are wrong; put these right first"))
+    detail = detail or "; ".join(f"{name}: {why}" for name, why in shown)
+    return Problem(422, "invalid-query", detail, errors=shown)
 
 
 def install(app: FastAPI) -> None:
@@ -131,7 +143,7 @@ def install(app: FastAPI) -> None:
         """What the dependency of an application around this one takes, and is not there, or wrong."""
         assert isinstance(error, RequestValidationError)
         errors = [(".".join(map(str, one["loc"])), str(one["msg"])) for one in error.errors()]
-        problem = Problem(422, "invalid-query", "The request lacks something, or has it wrong.", errors=errors)
+        problem = _invalid(errors, "The request lacks something, or has it wrong.")
         return problem_response(problem, request.scope.get("audit_request_id"))
 
     app.add_exception_handler(Problem, answer)

@@ -32,9 +32,10 @@ from audit_pipeline.query import (
 )
 
 from .deps import MAX_EVENTS, Body, Exporter, Parameters, Reader, ServiceDep, Writer
-from .openapi import BODY, CSV, PAGING, SELECTING, problems, takes
+from .openapi import BODY, CSV, PAGE, PAGING, SELECTING, problems, takes
 from .problems import Problem
 from .schemas import Accepted, ActionList, EventDetails, EventPage, Histogram
+from .sending import while_taken
 
 __all__ = ["router"]
 
@@ -52,7 +53,7 @@ router = APIRouter()
 @router.get(
     "/v1/events",
     response_model=EventPage,
-    responses=problems(*READING, "invalid-cursor", "invalid-query"),
+    responses={200: PAGE, **problems(*READING, "invalid-cursor", "invalid-query")},
     openapi_extra=takes(*SELECTING, *PAGING),
 )
 def list_events(service: ServiceDep, caller: Reader, parameters: Parameters) -> JSONResponse:
@@ -71,12 +72,13 @@ def list_events(service: ServiceDep, caller: Reader, parameters: Parameters) -> 
         {
             "items": [public_item(event) for event in items],
             "total": page.total,
-            "page": offset // request.size + 1,
+            "page": replace(window, offset=offset).number(page.total),
             "page_size": request.size,
             "pages": -(-page.total // request.size),
             "next": after,
             "previous": before,
-        }
+        },
+        headers={"X-Row-Limit": str(service.settings.export_limit)},
     )
 
 
@@ -200,7 +202,7 @@ class _SnapshotResponse(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, while_taken(send))
         finally:
             with CancelScope(shield=True):
                 await run_in_threadpool(self._release, self._complete)

@@ -46,6 +46,9 @@ def forged(api: API) -> dict[str, str]:
         "no sub": api.token(sub=None),
         "an empty sub": api.token(sub=""),
         "exp is no number": api.token(exp="soon"),
+        "exp beyond all time": api.token(exp=2**53 + 1),
+        "exp of 400 digits": api.token(exp=10**400),
+        "exp as large as a double": api.token(exp=1e308),
         "exp without end": f"{header}.{part(more | {'exp': float('inf')})}.{signature}",
         "scope is a list": api.token(scope=["audit:read"]),
         "plan is a list": api.token(plan=["business"]),
@@ -211,6 +214,22 @@ def test_keys_that_cannot_be_fetched(memory_api: API, private_key: rsa.RSAPrivat
     check_problem(answer, 503, "keys-unavailable")
     assert answer.headers["retry-after"]
     assert "127.0.0.1" not in answer.text
+
+
+def test_a_key_for_encryption_verifies_nothing(
+    memory_api: API, private_key: rsa.RSAPrivateKey, key_set: bytes, tmp_path: Path
+) -> None:
+    """Beside one that may, a key that says `use: enc` is none; a file with no other key stops the start."""
+    (key,) = json.loads(key_set)["keys"]
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps({"keys": [key, key | {"kid": "two", "use": "enc"}]}))
+    api = memory_api.with_settings(jwt_secret=None, jwks_file=file)
+    assert api.get("/v1/events", token=signed(api, private_key, "RS256", kid="one")).status_code == 200
+    check_problem(api.get("/v1/events", token=signed(api, private_key, "RS256", kid="two")), 401, "unauthorized")
+    for unusable in ({"use": "enc"}, {"kid": ""}):
+        file.write_text(json.dumps({"keys": [key | unusable]}))
+        with pytest.raises(SettingsError, match=r"AUDIT_JWKS_FILE: .* no key that verifies .* `kid`"):
+            memory_api.with_settings(jwt_secret=None, jwks_file=file)
 
 
 def test_a_key_file_that_is_none(memory_api: API, tmp_path: Path) -> None:

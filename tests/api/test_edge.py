@@ -17,7 +17,7 @@ CALLS = (
     "/v1/events/export.csv",
     "/nowhere",
     "/healthz",
-    "/viewer/viewer.js",
+    "/viewer/icon.svg",
     "/",
 )
 
@@ -117,11 +117,11 @@ def test_an_origin_is_listed_in_lower_case(memory_api: API) -> None:
 
 @pytest.mark.parametrize("path", CALLS)
 def test_every_answer_keeps_browsers_careful(memory_api: API, path: str) -> None:
-    """No answer may be framed, sniffed or kept, or run a script that is not a file of its own origin."""
+    """No answer may be framed, sniffed, or run a script that is not a file of its own origin; only files are kept."""
     headers = memory_api.get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
-    assert headers["cache-control"] == "no-store"
+    assert headers["cache-control"] == ("no-cache" if path in ("/", "/viewer/icon.svg") else "no-store")
     policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
@@ -139,6 +139,12 @@ def test_every_answer_keeps_browsers_careful(memory_api: API, path: str) -> None
         ("x-forwarded-for", "127.0.0.1"), ("X-Forwarded-For", ""), ("x-forwarded-for", "::1, 127.0.0.1"),
         ("forwarded", "for=127.0.0.1"), ("x-real-ip", "127.0.0.1"), ("x-forwarded-host", "localhost"),
         ("x-forwarded-proto", "https"), ("via", "1.1 proxy"), ("cf-connecting-ip", "127.0.0.1"),
+        *((name, "127.0.0.1") for name in (
+            "forwarded-for", "x-forwarded", "x-original-forwarded-for", "x-original-host", "x-envoy-external-address",
+            "client-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "fastly-client-ip", "x-remote-ip",
+            "x-originating-ip", "x-proxyuser-ip", "x-azure-clientip", "x-appengine-user-ip", "cdn-loop", "fastly-ff",
+            "fly-forwarded-port", "X-Azure-SocketIP",
+        )),
     ],
 )  # fmt: skip
 def test_without_keys_nothing_that_was_passed_on_is_answered(memory_api: API, header: tuple[str, str]) -> None:

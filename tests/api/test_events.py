@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from audit_pipeline import StoreUnavailable
 from audit_pipeline.actions import catalogue
 
 from .conftest import API, check_problem
@@ -92,6 +93,12 @@ def test_each_filter_and_order(story: API, parameters: dict[str, Any], expected:
     found = story.list(**parameters)
     assert days(found) == expected
     assert found["total"] == len(expected)
+
+
+def test_a_page_tells_how_many_rows_an_export_may_have(api: API) -> None:
+    """Each page has the row limit of exports, so that a viewer can say before one what it will leave out."""
+    assert api.get("/v1/events").headers["x-row-limit"] == "50000"
+    assert api.with_settings(export_limit=7).get("/v1/events").headers["x-row-limit"] == "7"
 
 
 def test_all_filters_hold_together(story: API) -> None:
@@ -216,6 +223,22 @@ def test_cursors_serve_one_query_of_one_organisation(sixty: API) -> None:
     assert sixty.get("/v1/events", params=asked).status_code == 200
 
 
+def test_a_page_after_a_cursor_has_the_number_that_fits_its_size(sixty: API) -> None:
+    """With another page size, a page that begins within a numbered one is the next one, and the last one the last."""
+    asked: dict[str, Any] = {"sort": "timestamp"}
+    first = sixty.list(page_size=10, **asked)
+    second = sixty.list(page_size=10, cursor=first["next"], **asked)
+    longer = sixty.list(page_size=50, cursor=second["next"], **asked)
+    assert (longer["page"], longer["pages"], len(longer["items"])) == (2, 2, 40)
+    assert longer["previous"]
+    shorter = sixty.list(page_size=25, cursor=first["next"], **asked)
+    assert (shorter["page"], shorter["pages"]) == (2, 3)
+    following = sixty.list(page_size=25, cursor=shorter["next"], **asked)
+    assert (following["page"], following["pages"], len(following["items"])) == (3, 3, 25)
+    assert sixty.list(page_size=100, cursor=first["next"], **asked)["page"] == 1
+    assert sixty.list(page_size=10, page=99, **asked)["page"] == 99
+
+
 # One entry, the catalogue, and the state
 
 
@@ -259,6 +282,25 @@ def test_health_and_readiness_need_no_token(api: API) -> None:
     """Both say one word to anyone."""
     assert api.get("/healthz", token=None).json() == {"status": "ok"}
     assert api.get("/readyz", token=None).json() == {"status": "ready"}
+
+
+def test_load_balancers_may_ask_without_wanting_a_body(api: API, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HEAD has the status and the headers of GET, ready or not, and nothing after them."""
+
+    def same() -> int:
+        for path in ("/healthz", "/readyz"):
+            get, head = api.get(path, token=None), api.request("HEAD", path, token=None)
+            assert head.content == b""
+            assert head.status_code == get.status_code
+            assert {**head.headers, "x-request-id": ""} == {**get.headers, "x-request-id": ""}
+        return get.status_code
+
+    def down(*_: object) -> None:
+        raise StoreUnavailable("it is down")
+
+    assert same() == 200
+    monkeypatch.setattr(api.pipeline.store, "check", down)
+    assert same() == 503
 
 
 # Errors

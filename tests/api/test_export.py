@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
+from audit_pipeline.api import deps, sending
 from audit_pipeline.api.deps import MAX_EXPORTS
 
 from audit_pipeline import AuditEvent, SpoolFull, StoreUnavailable
@@ -250,6 +251,54 @@ def test_a_client_that_leaves_frees_the_snapshot(api: API, watched: list[Watched
                 watched[number].go_on.set()
                 next(answer.iter_raw())
             assert watched[number].closed.wait(10)
+
+
+def test_a_client_that_takes_nothing_frees_the_snapshot(
+    api: API, watched: list[Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that stays, and does not read, has its transfer broken after a while; snapshot and slot are for others."""
+    monkeypatch.setattr(sending, "SEND_S", 0.3)
+    monkeypatch.setattr(deps, "MAX_EXPORTS", 1)
+    api = api.with_settings()
+    with served(api.app) as address, ExitStack() as stack:
+        for number in range(2):
+            answer = stack.enter_context(streamed(api, address))
+            watched[number].endless = True
+            watched[number].go_on.set()
+            assert watched[number].closed.wait(10)
+            with pytest.raises(httpx.RemoteProtocolError):
+                answer.read()
+
+
+def test_a_client_that_reads_slowly_gets_everything(
+    api: API, watched: list[Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes in all, and however large one part is: what counts is that it reads at all."""
+    monkeypatch.setattr(sending, "SEND_S", 1.0)
+    api.record("domain.created", detail="x" * 60_000)
+    api.stored()
+    real = api.pipeline.store.snapshot
+
+    def large(query: Query, limit: int) -> Snapshot:
+        snapshot = real(query, limit)
+        batches = snapshot.batches
+
+        def many(size: int = 1000) -> Iterator[Sequence[AuditEvent]]:
+            for batch in batches(size):
+                yield list(batch) * 300  # one part of 18 MB, which no buffer takes
+
+        monkeypatch.setattr(snapshot, "batches", many)
+        snapshot.go_on.set()  # type: ignore[attr-defined]
+        return snapshot
+
+    monkeypatch.setattr(api.pipeline.store, "snapshot", large)
+    with served(api.app) as address, streamed(api, address) as answer:
+        began, received = time.monotonic(), 0
+        for piece in answer.iter_raw(2**19):
+            received += len(piece)
+            time.sleep(0.1)
+    assert time.monotonic() - began > 2
+    assert received > 60_000 * 300
 
 
 def test_too_many_exports_at_once(api: API, watched: list[Watched]) -> None:

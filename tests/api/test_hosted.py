@@ -111,8 +111,8 @@ def test_a_fault_is_a_problem_under_the_path_too(hosted: Hosted, monkeypatch: py
     assert "secret" not in answer.text
 
 
-@pytest.mark.parametrize("path", ["/", "/viewer/viewer.js", "/healthz", "/readyz", "/metrics", "/openapi.json"])
-def test_only_the_calls_are_there(hosted: Hosted, path: str) -> None:
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/openapi.json"])
+def test_only_the_calls_and_the_viewers_files_are_there(hosted: Hosted, path: str) -> None:
     """Health, metrics and pages are the application's own affair; a bearer token of ours opens nothing."""
     check_problem(hosted.ask(f"/admin/audit{path}"), 404, "not-found")
     token = {"authorization": f"Bearer {hosted.token()}"}

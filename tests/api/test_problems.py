@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from audit_pipeline.api.deps import MAX_BODY
 from audit_pipeline.api.edge import MAX_TARGET
-from audit_pipeline.api.problems import KINDS
+from audit_pipeline.api.problems import KINDS, MAX_ERRORS
 
 from audit_pipeline.errors import SpoolFull, StoreError, StoreMismatch, StoreMissing, StoreUnavailable
 
@@ -40,6 +40,7 @@ TABLE: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("GET", "/viewer/../auth.py", {}, 404, "not-found"),
     ("GET", "/viewer/%2e%2e/%2e%2e/etc/passwd.js", {}, 404, "not-found"),
     ("GET", "/viewer/nothing.js", {}, 404, "not-found"),
+    ("GET", "/viewer/0123456789ab/nothing.js", {}, 404, "not-found"),
     ("GET", "/viewer/a%00.js", {}, 404, "not-found"),
     ("GET", "/viewer/" + "x" * 5000 + ".js", {}, 404, "not-found"),
     ("GET", "/viewer/%ff.js", {}, 404, "not-found"),
@@ -51,7 +52,7 @@ TABLE: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("BREW", "/v1/actions", {}, 405, "method-not-allowed"),
     ("DELETE", "/v1/events/019ab3c0-7d1b-7c3e-9f00-3d5a0b6c1e2f", {}, 405, "method-not-allowed"),
     ("POST", "/", {}, 405, "method-not-allowed"),
-    ("POST", "/viewer/viewer.js", {}, 405, "method-not-allowed"),
+    ("POST", "/viewer/icon.svg", {}, 405, "method-not-allowed"),
     # Queries
     ("GET", "/v1/events?page=%zz", {}, 422, "invalid-query"),
     ("GET", "/v1/events?%ff=1", {}, 422, "invalid-query"),
@@ -113,13 +114,32 @@ def test_allow_has_all_methods_of_a_path(memory_api: API) -> None:
         ("/v1/events", "GET, POST"),
         ("/v1/actions", "GET"),
         ("/v1/events/export.csv", "GET"),
-        ("/", "GET"),
+        ("/", "GET, HEAD"),
     ):
         assert memory_api.request("DELETE", path).headers["allow"] == methods
 
 
+def test_of_very_many_errors_the_first_are_named(memory_api: API) -> None:
+    """A parameter given a thousand times wrong, or a list of a thousand wrong events, makes no answer of megabytes."""
+    many = [
+        memory_api.get("/v1/events?" + "&".join(f"action=no.{number}" for number in range(1000))),
+        memory_api.get("/v1/events?" + "&".join(f"x{number}=1" for number in range(1000))),
+        memory_api.post([{"action": f"no.{number}"} for number in range(1000)]),
+    ]
+    for answer in many:
+        body = check_problem(answer, 422, "invalid-query")
+        *named, rest = body["errors"]
+        assert len(named) == MAX_ERRORS
+        assert rest == {"parameter": "more", "detail": "968 more are wrong; put these right first"}
+        assert body["detail"].endswith("; more: 968 more are wrong; put these right first")
+        assert all(f"{error['parameter']}: {error['detail']}" in body["detail"] for error in named)
+        assert len(answer.content) < 20_000
+    exactly = memory_api.post([{"action": "no"}] * MAX_ERRORS)
+    assert [error["parameter"] for error in exactly.json()["errors"]] == [f"[{place}].action" for place in range(32)]
+
+
 def test_head_is_answered_without_a_body(memory_api: API) -> None:
-    """HEAD, which no call has, is refused in the form of HEAD: by its status and headers alone."""
+    """HEAD, which only files and health have, is refused in the form of HEAD: by its status and headers alone."""
     with served(memory_api.app) as address, socket.create_connection(_place(address)) as connection:
         connection.sendall(b"HEAD /v1/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         head, _, body = _all(connection).partition(b"\r\n\r\n")
@@ -130,7 +150,7 @@ def test_head_is_answered_without_a_body(memory_api: API) -> None:
 @pytest.mark.parametrize("given", ["bytes=0-1", "bytes=abc", "bytes=9999999-", "bytes=0-0,2-3", "x" * 1000])
 def test_a_part_of_a_file_is_the_whole_file(memory_api: API, given: str) -> None:
     """Ranges are not served, and none of them is an error."""
-    for path in ("/", "/viewer/viewer.js"):
+    for path in ("/", f"/viewer/{memory_api.app.state.viewer.version}/icon.svg"):
         answer = memory_api.get(path, headers={"range": given})
         assert (answer.status_code, answer.content) == (200, memory_api.get(path).content)
 

@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 import pytest
-from audit_pipeline.api import stream
+from audit_pipeline.api import deps, sending, stream
 
 from audit_pipeline import AuditPipeline, StoreUnavailable, listening
 from audit_pipeline.actions import catalogue
@@ -45,9 +45,9 @@ class Stream:
         """The fields of the next block."""
         block = await self._reader.readuntil(b"\n\n")
         self.raw.append(block)
-        fields = dict(line.split(": ", 1) for line in block.decode().split("\n")[:-2] if line[:1] != ":")
+        fields = dict(line.split(": ", 1) for line in block.decode().split("\n")[:-2])
         self.last = fields.get("id", self.last)
-        return fields or {"comment": ""}
+        return fields
 
     async def item(self) -> dict[str, Any]:
         """The next entry."""
@@ -343,8 +343,7 @@ def test_a_store_that_goes_down_loses_nothing(api: API, monkeypatch: pytest.Monk
             await record(api, "one", "two")
             async with listening_at(address, api.token(), listener.last) as again:
                 for _ in range(3):
-                    assert "data" not in await listener.block()
-                    assert "data" not in await again.block()
+                    assert set(await listener.block()) == set(await again.block()) == {"id"}
                 monkeypatch.setattr(store, "arrivals", whole)
                 assert await listener.targets(2) == await again.targets(2) == ["one", "two"]
 
@@ -369,21 +368,48 @@ def test_a_stream_ends_with_its_token(memory_api: API) -> None:
 
 
 def test_a_silent_stream_beats_and_its_place_moves_on(memory_api: API, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Comments keep a connection alive; past entries that were not selected, an `id` alone tells where to go on."""
+    """An `id` alone keeps a connection alive, and tells where to go on past entries that were not selected."""
     monkeypatch.setattr(stream, "HEARTBEAT_S", 0.1)
 
     async def work() -> None:
+        query = Query("default", user="alice")
         async with listening_at(address, memory_api.token(), user="alice") as listener:
-            start = listener.last
-            assert [await listener.block() for _ in range(3)] == [{"comment": ""}] * 3
-            assert listener.raw[-1] == b":\n\n"
+
+            async def place() -> str:
+                assert set(await listener.block()) == {"id"}
+                point = memory_api.app.state.audit.cursors.resume_point(query, listener.last)
+                position: str = point.position
+                return position
+
+            assert {await place() for _ in range(3)} == {"0"}
             await record(memory_api, "not hers", user="bob")
-            while listener.last == start:
-                assert set(await listener.block()) <= {"id", "comment"}
-            resumed = memory_api.app.state.audit.cursors.resume_point(Query("default", user="alice"), listener.last)
-            assert resumed.position == memory_api.pipeline.store.arrivals(None).position
+            while (position := await place()) == "0":
+                pass
+            assert position == memory_api.pipeline.store.arrivals(None).position
 
     with served(memory_api.app) as address:
+        together(work)
+
+
+def test_silence_does_not_tell_whether_others_write(api: API, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether another organisation writes much or nothing, a quiet stream's blocks are alike in form and length."""
+    monkeypatch.setattr(stream, "HEARTBEAT_S", 0.1)
+
+    async def beats(listener: Stream, number: int) -> list[tuple[int, bytes]]:
+        for _ in range(number):
+            assert set(await listener.block()) == {"id"}
+        return [(len(block), block[:10]) for block in listener.raw[-number:]]
+
+    async def work() -> None:
+        async with listening_at(address, api.token(org="quiet")) as listener:
+            alone = set(await beats(listener, 10))
+            for part in range(10):
+                await append(api, *(f"{part}-{number}" for number in range(15)), org="busy")
+                alone |= set(await beats(listener, 2))
+            first = {(len(listener.raw[0]) - len("retry: 2000\n"), b"id: gAAAAA")}
+            assert alone == first
+
+    with served(api.app) as address:
         together(work)
 
 
@@ -456,6 +482,53 @@ def test_a_slow_client_gets_everything_and_holds_up_nobody(api: API, monkeypatch
         together(work)
 
 
+@pytest.mark.parametrize("why", ["it takes nothing", "its token ends"])
+def test_a_client_that_does_not_read_is_left(memory_api: API, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """A stream whose client takes nothing ends after a while, and when its token does at the latest."""
+    monkeypatch.setattr(sending, "SEND_S", 0.5 if why == "it takes nothing" else 600)
+    hub = memory_api.app.state.audit.hub
+    token = memory_api.token(exp=int(time.time()) + (600 if why == "it takes nothing" else 3))
+
+    async def work() -> None:
+        async with (
+            listening_at(address, token, holds=2**17) as stalled,
+            listening_at(address, memory_api.token()) as other,
+        ):
+            for part in range(10):
+                await append(memory_api, *(f"{part}-{number}" for number in range(20)), detail="x" * 60_000)
+                await other.targets(20)
+            await until(lambda: hub.listeners == 1)
+            with pytest.raises(asyncio.IncompleteReadError):
+                await stalled.targets(200)
+            await record(memory_api, "after")
+            assert await other.targets(1) == ["after"]
+
+    with served(memory_api.app) as address:
+        together(work)
+
+
+def test_too_many_streams_at_once(memory_api: API, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An organisation has so many streams at a time; one more is 429 until one ends; another organisation's goes on."""
+    assert deps.MAX_STREAMS == 500
+    monkeypatch.setattr(deps, "MAX_STREAMS", 2)
+    api = memory_api.with_settings()
+
+    async def work() -> None:
+        async with listening_at(address, api.token()) as one, listening_at(address, api.token()):
+            refused = await asyncio.to_thread(api.get, PATH)
+            check_problem(refused, 429, "too-many-streams")
+            assert refused.headers["retry-after"]
+            async with listening_at(address, api.token(org="other")):
+                pass
+            one.cut()
+            await until(lambda: api.app.state.audit.hub.listeners == 1)
+            async with listening_at(address, api.token()):
+                assert (await asyncio.to_thread(api.get, PATH)).status_code == 429
+
+    with served(api.app) as address:
+        together(work)
+
+
 def test_a_server_that_is_stopped_ends_its_streams(tmp_path: Path) -> None:
     """`serve` does not wait for listeners to leave: their streams end, whole, and so does it."""
     command = [sys.executable, "-m", "audit_pipeline", "serve", "--port", "0"]
@@ -467,7 +540,7 @@ def test_a_server_that_is_stopped_ends_its_streams(tmp_path: Path) -> None:
             assert next(lines).startswith("retry: ")
             server.send_signal(signal.SIGTERM)
             began = time.monotonic()
-            assert all(line.startswith(("id: ", ":")) for line in lines if line)
+            assert all(line.startswith("id: ") for line in lines if line)
         server.wait(10)
         assert time.monotonic() - began < 3  # the grace period has five
         assert server.stderr is not None
