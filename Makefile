@@ -1,12 +1,12 @@
-# `make test` and `make demo` do all their own set-up; they need Python 3.11 or newer, and `make test` also OpenSearch, or
-# Maven and Java 21 to start one (see CONTRIBUTING).
+# `make test` and `make demo` do all their own set-up; they need Python 3.11 or newer, and `make test` also Chromium, npm, and
+# OpenSearch, or Maven and Java 21 to start one (see CONTRIBUTING).
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test engine lint format openapi check wheel-check faults lock clean
+.PHONY: help demo test engine lint format openapi check wheel-check faults vendor-lit screenshots lock clean
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ wheel-check: $(READY)  ## build the wheel, and use it in an environment of its o
 
 check: lint test wheel-check  ## all of the above
 
+vendor-lit:  ## bundle Lit anew, from the versions that tools/vendor-lit names (needs npm)
+	cd tools/vendor-lit && npm ci --ignore-scripts --no-audit --no-fund && node bundle.mjs ../../api/viewer/vendor
+
+screenshots: $(READY)  ## pictures of all states of the viewer in build/screenshots, and that of the README (needs Chromium)
+	$(BIN)/python -m tests.browser.screenshots
+
 lock: $(READY)  ## choose the versions of all dependencies anew
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) -o requirements.txt
@@ -58,4 +64,4 @@ LOCK := pyproject.toml --extra all --universal --python-version 3.11 --generate-
 	--no-emit-find-links --custom-compile-command "make lock"
 
 clean:  ## delete what make made
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info tools/vendor-lit/node_modules tests/browser/node_modules

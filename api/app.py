@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse
-from starlette.staticfiles import StaticFiles
 
 from audit_pipeline.errors import StoreError
 from audit_pipeline.keys import cursor_keys
@@ -20,7 +16,7 @@ from audit_pipeline.processor import AuditPipeline
 from audit_pipeline.query import CursorSigner
 from audit_pipeline.settings import Settings
 
-from . import operating, problems, routes, stream
+from . import operating, problems, routes, stream, viewer_files
 from .auth import TokenVerifier
 from .deps import Service, current_caller
 from .edge import Edge
@@ -60,11 +56,7 @@ def create_app(settings: Settings | None = None, pipeline: AuditPipeline | None 
 
     app = _application(service, lifespan=lifespan)
     app.include_router(operating.router)
-    viewer = files(__package__ or "") / "viewer"
-    app.mount("/viewer", _ViewerFiles(directory=str(viewer)), name="viewer")
-    app.add_api_route(
-        "/", lambda: FileResponse(str(viewer / "index.html")), include_in_schema=False, response_class=FileResponse
-    )
+    app.include_router(viewer_files.page_router)
     if tokens.run_key is not None:
         logging.getLogger("audit_pipeline.keys").warning(
             "no keys are set: only this machine is answered, and only `audit-pipeline serve` prints a token that is "
@@ -81,11 +73,11 @@ def create_app(settings: Settings | None = None, pipeline: AuditPipeline | None 
 
 
 def create_subapp(*, pipeline: AuditPipeline, caller: Callable[..., Any], settings: Settings | None = None) -> FastAPI:
-    """The `/v1` calls, to be mounted in a FastAPI application that knows its users: `app.mount("/audit", …)`.
+    """The `/v1` calls and the viewer's files, for a FastAPI application that knows its users: `app.mount("/audit", …)`.
 
     `caller` is a dependency as any endpoint of that application may have, and returns the Caller who asks, or raises
     HTTPException. Scopes, plans, limits, masking and the form of errors are those of `create_app`; bearer tokens,
-    `Host`, CORS, health and metrics are the application's own affair. What `settings` leaves out comes from the
+    `Host`, CORS, health, metrics and pages are the application's own affair. What `settings` leaves out comes from the
     environment. The pipeline is left open at the end. Raises SettingsError.
     """
     settings = settings or Settings.from_environment()
@@ -102,14 +94,9 @@ def _application(service: Service, **more: Any) -> FastAPI:
         openapi_url=None, redirect_slashes=False, generate_unique_id_function=lambda route: route.name, **more
     )
     app.state.audit = service
+    app.state.viewer = viewer_files.ViewerFiles()
     problems.install(app)
     app.include_router(stream.router)
     app.include_router(routes.router)
+    app.include_router(viewer_files.router)
     return app
-
-
-class _ViewerFiles(StaticFiles):
-    """The viewer's own files; the folder is a Python package too, of which nothing is served."""
-
-    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
-        return super().lookup_path(path) if path.endswith((".css", ".html", ".js", ".svg")) else ("", None)

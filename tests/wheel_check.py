@@ -24,7 +24,8 @@ NEEDED = (
     "audit_pipeline/py.typed",
     "audit_pipeline/api/app.py",
     "audit_pipeline/api/viewer/index.html",
-    "audit_pipeline/api/viewer/viewer.js",
+    "audit_pipeline/api/viewer/vendor/lit.js",
+    "audit_pipeline/api/viewer/vendor/lit.LICENSE",
     "audit_pipeline/index_templates/__init__.py",
     "audit_pipeline/index_templates/audit-events.json",
     "audit_pipeline/index_templates/dashboards.ndjson",
@@ -65,7 +66,10 @@ def serve(command: Path, folder: Path) -> None:
         check(page["total"] == 2, "serve finds both entries")
         check({item["ip"] for item in page["items"]} == {"203.0.113.xxx", "2001:db8::xxxx"}, "serve masks addresses")
         with urllib.request.urlopen(base, timeout=30) as answer:
-            check(b"<html" in answer.read(), "serve shows the viewer's page")
+            page = answer.read().decode()
+        check("<html" in page, "serve shows the viewer's page")
+        with urllib.request.urlopen(f"{base}viewer/vendor/lit.js", timeout=30) as answer:
+            check("immutable" in answer.headers["Cache-Control"], "serve leads to the viewer's versioned files")
     finally:
         server.terminate()
         check(server.wait(30) == 0, "serve ends when it is told to")
@@ -86,6 +90,12 @@ def main() -> None:
             for path in (ROOT / folder_name).rglob("*.py")
         }
         check(sources <= names, f"the wheel has every module; not {sorted(sources - names)}")
+        seen = {
+            f"audit_pipeline/{path.relative_to(ROOT).as_posix()}"
+            for path in (ROOT / "api/viewer").rglob("*.*")
+            if path.suffix != ".pyc"
+        }
+        check(seen <= names, f"the wheel has every file of the viewer; not {sorted(seen - names)}")
         top = {entry.split("/")[0] for entry in names}
         check(len(top) == 2, "the wheel puts nothing at the top but audit_pipeline and its metadata")
 

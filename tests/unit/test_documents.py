@@ -83,7 +83,7 @@ def test_links_lead_somewhere() -> None:
 def copy(tmp_path: Path) -> Path:
     """A copy of the package and its tests, to be changed, that is imported in place of the original."""
     for name in ("audit_pipeline", "tests"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
