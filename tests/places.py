@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from .engine import Cluster, running_engine
 
-__all__ = ["close_engine", "new_store_url", "remove_stores", "shared_engine"]
+__all__ = ["close_engine", "new_store_url", "remove_stores", "shared_engine", "store_of_several_tests"]
 
 # Another run may use the same engine. All names are equally long, so that none begins with another.
 _RUN = f"t-x{secrets.token_hex(4)}-"
@@ -40,6 +42,19 @@ def new_store_url(name: str, folder: Path) -> str:
         # Entries of many months would be many indices, and each takes its time to be made.
         return shared_engine().url(prefix, granularity="year")
     return f"{name}:///{folder / 'audit.db'}"
+
+
+@contextmanager
+def store_of_several_tests(name: str, folder: Path) -> Iterator[str]:
+    """The URL of a new, empty store of this kind, which lasts as long as this block and its folder do."""
+    if name != "opensearch":
+        yield new_store_url(name, folder)
+        return
+    prefix = f"t-y{secrets.token_hex(4)}-000000"  # other than what `remove_stores` deletes
+    try:
+        yield shared_engine().url(prefix, granularity="year")
+    finally:
+        shared_engine().clear(prefix)
 
 
 def remove_stores() -> None:
