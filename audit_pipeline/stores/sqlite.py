@@ -60,6 +60,9 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
 
+RARE = 5_000
+"""Fewer entries than these, found by their words, are all looked at; of more, only those that come first in order."""
+
 # For each sort: its columns, the first of them the one that leads, each with whether it descends.
 _ORDERS = {
     "-timestamp": (("timestamp", True), ("id", True)),
@@ -171,7 +174,7 @@ class SQLiteStore(Store):
         key = window.before or window.after
         with self._translated(), self._connection() as db, _in_time(db), transaction(db):
             found = _Selection(query)
-            total: int = db.execute(f"SELECT count(*) FROM entries WHERE {found.where}", found.bindings).get
+            total = found.count(db)
             numbers = found.numbers(
                 db, window.size + 1, 0 if key else min(window.offset, 2**62), beyond=key, backwards=backwards
             )
@@ -218,12 +221,16 @@ class SQLiteStore(Store):
         if not numbered:
             return spans
         with self._translated(), self._connection() as db, _in_time(db), transaction(db):
-            found = _Selection(query)
+            found, source = _Selection(query), "spans CROSS JOIN entries"
+            if found.is_rare(db):
+                source, condition, bindings = f"{found.hits} CROSS JOIN spans", *found.led_by_words()
+            else:
+                condition, bindings = found.led_by_order()
             rows = db.execute(
                 f"WITH spans (place, first, ending) AS (VALUES {numbered}) "
-                "SELECT place, tone, count(*) FROM spans CROSS JOIN entries "
-                f"WHERE timestamp >= first AND timestamp < ending AND {found.where} GROUP BY place, tone",
-                found.bindings,
+                f"SELECT place, tone, count(*) FROM {source} "
+                f"WHERE timestamp >= first AND timestamp < ending AND {condition} GROUP BY place, tone",
+                bindings,
             )
             for place, tone, count in rows:
                 spans[place][tone] = count
@@ -454,14 +461,41 @@ class _Selection:
             if value is not None:
                 conditions.append(condition)
                 self.bindings.append(value)
-        for words, joint, condition in (
-            ([word for word in query.words if not word.excluded], " AND ", "number IN"),
-            ([word for word in query.words if word.excluded], " OR ", "number NOT IN"),
-        ):
-            if words:
-                conditions.append(f"{condition} (SELECT rowid FROM search WHERE search MATCH ?)")
-                self.bindings.append(joint.join(f"({_match(word)})" for word in words))
+        wanted = [word for word in query.words if not word.excluded]
+        self._words = " AND ".join(f"({_match(word)})" for word in wanted)
+        if unwanted := [word for word in query.words if word.excluded]:
+            conditions.append("number NOT IN (SELECT rowid FROM search WHERE search MATCH ?)")
+            self.bindings.append(" OR ".join(f"({_match(word)})" for word in unwanted))
         self.where = " AND ".join(conditions)
+
+    hits = "(SELECT rowid AS hit FROM search WHERE search MATCH ?) CROSS JOIN entries ON number = hit"
+    """The entries that have the words, whatever else is asked of them."""
+
+    def led_by_words(self) -> tuple[str, list[Any]]:
+        """A condition on `hits`, and all bindings."""
+        # The plus hides the organisation's index, which SQLite would go through for every hit.
+        return f"+{self.where}", [self._words, *self.bindings]
+
+    def led_by_order(self) -> tuple[str, list[Any]]:
+        """A condition on `entries` that an index of the order can be walked with, and its bindings."""
+        if not self._words:
+            return self.where, self.bindings
+        condition = f"{self.where} AND number IN (SELECT rowid FROM search WHERE search MATCH ?)"
+        return condition, [*self.bindings, self._words]
+
+    def is_rare(self, db: apsw.Connection) -> bool:
+        """Whether words are asked for, and few entries have them."""
+        if not self._words:
+            return False
+        some = "SELECT * FROM search WHERE search MATCH ? LIMIT ?"
+        return bool(db.execute(f"SELECT count(*) < ? FROM ({some})", (RARE, self._words, RARE)).get)
+
+    def count(self, db: apsw.Connection) -> int:
+        """How many entries there are."""
+        source = self.hits if self._words else "entries"
+        condition, bindings = self.led_by_words() if self._words else self.led_by_order()
+        total: int = db.execute(f"SELECT count(*) FROM {source} WHERE {condition}", bindings).get
+        return total
 
     def numbers(
         self,
@@ -473,7 +507,9 @@ class _Selection:
         backwards: bool = False,
     ) -> array[int]:
         """The numbers of entries in order (or against it); with a key, only those beyond it in that direction."""
-        where, bindings = self.where, list(self.bindings)
+        rare = self.is_rare(db)
+        where, bindings = self.led_by_words() if rare else self.led_by_order()
+        bindings = list(bindings)
         if beyond is not None:
             condition, values = self._beyond(beyond, backwards)
             where += f" AND {condition}"
@@ -482,7 +518,7 @@ class _Selection:
             f"{column} {'DESC' if descending != backwards else 'ASC'}" for column, descending in self._order
         )
         rows = db.execute(
-            f"SELECT number FROM entries WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",
+            f"SELECT number FROM {self.hits if rare else 'entries'} WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",
             [*bindings, limit, offset],
         )
         return array("q", (number for (number,) in rows))
@@ -520,7 +556,7 @@ class _SQLiteSnapshot(Snapshot):
         db.execute("BEGIN")
         found = _Selection(query)
         with _in_time(db):
-            self.total = db.execute(f"SELECT count(*) FROM entries WHERE {found.where}", found.bindings).get
+            self.total = found.count(db)
             self._numbers = found.numbers(db, limit)
 
     def batches(self, size: int = 1000) -> Iterator[Sequence[AuditEvent]]:
