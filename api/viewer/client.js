@@ -16,12 +16,14 @@ export class Problem extends Error {
 /** The problem that an answer is (RFC 9457), or what a proxy in between said instead. */
 async function problemOf(answer) {
   const body = await answer.json().catch(() => ({}));
+  // Seconds, or a date (RFC 9110, section 10.2.3).
+  const later = answer.headers.get("Retry-After");
   const name = String(body.type || "").split(":").pop() || "failed";
   return new Problem(name, body.detail || "", {
     status: answer.status,
     errors: Array.isArray(body.errors) ? body.errors : [],
     requestId: body.request_id || answer.headers.get("X-Request-ID") || "",
-    retryAfter: Number(answer.headers.get("Retry-After")) || 0,
+    retryAfter: Number(later) || Math.trunc((Date.parse(later) - Date.now()) / 1000) || 0,
     plans: Array.isArray(body.plans) ? body.plans : [],
     scope: body.scope || "",
   });

@@ -79,7 +79,8 @@ export class Reading {
     const asking = (this.#asking = new AbortController());
     const { signal } = asking;
     const slow = setTimeout(() => this.#set({ slow: true }), SLOW);
-    this.#set({ loading: true, countdown: 0 });
+    // Of another question, the pin before it is no measure.
+    this.#set({ loading: true, countdown: 0, pin });
     try {
       this.#set({ ...(await this.#answer(view, pin, cursor, signal)), view, at: new Date(), problem: null, offline: false, fresh: 0 });
       this.host.wasRead();

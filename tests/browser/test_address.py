@@ -95,6 +95,31 @@ def test_back_stays_with_what_is_being_read(page: Page, live: Live) -> None:
     expect(page.get_by_text("3 new", exact=True)).to_be_visible()
 
 
+FORWARD_TWICE = """() => new Promise((done) => {
+    const second = () => { addEventListener("popstate", done, { once: true }); history.forward(); };
+    addEventListener("popstate", second, { once: true });
+    history.forward();
+})"""
+
+
+def test_another_question_does_not_end_where_the_one_before_it_did(page: Page, live_once: Live) -> None:
+    """Who goes forward twice, before the first answer came, sees the page there, and not the end of an older search."""
+    fill(live_once, 30)
+    looked_at(page, live_once, "30 entries")
+    search(page).fill("d17")
+    search(page).press("Enter")
+    shows(page, "1 entry")
+    button(page, "Remove filter: Search: d17").click()
+    shows(page, "30 entries")
+    pager(page).get_by_role("button", name="Next page").click()
+    sees(page, *(f"d{at}.example" for at in range(4, -1, -1)))
+    page.go_back()
+    page.go_back()
+    shows(page, "1 entry")
+    page.evaluate(FORWARD_TWICE)
+    sees(page, *(f"d{at}.example" for at in range(4, -1, -1)))
+
+
 def test_a_reload_keeps_everything(page: Page, live: Live) -> None:
     """Search, actions, dates, order, size, page and zone are as they were after a reload."""
     recorded(live, *({"target": f"d{at}.example", "timestamp": ago(days=2)} for at in range(30)))
