@@ -10,9 +10,15 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+from audit_pipeline.errors import SpoolError
+from audit_pipeline.event import now_ms
+from audit_pipeline.gaps import REASONS
 from audit_pipeline.processor import AuditPipeline
+from audit_pipeline.shipping import KINDS as STOPPED
+from audit_pipeline.shipping import shipping_of
+from audit_pipeline.troubles import KINDS, troubles
 
 __all__ = ["MEDIA_TYPE", "SECONDS", "Metrics"]
 
@@ -47,9 +53,7 @@ class Metrics:
             self._exports[outcome] += 1
 
     def text(self, pipeline: AuditPipeline, streams: int) -> str:
-        """All of it, in Prometheus' text format. Raises SpoolError."""
-        spool = pipeline.status()
-        retries = pipeline.shipper.retries if pipeline.shipper is not None else 0
+        """All of it, in Prometheus' text format; of a spool that cannot be read, that this is so."""
         with self._lock:
             answers, exports = dict(self._answers), dict(self._exports)
             durations = [
@@ -57,15 +61,9 @@ class Metrics:
                 for route in sorted(self._durations)
                 for sample in _histogram(route, self._durations[route], self._seconds[route])
             ]
-        shipped = spool.accepted - spool.pending
         families = [
-            _family("spool_pending", "gauge", "Entries in the spool that no store has yet.", spool.pending),
-            _family("spool_oldest_seconds", "gauge", "Age of the oldest of them.", spool.oldest_ms / 1000),
-            _family("spool_bytes", "gauge", "Size of the spool's files.", spool.bytes),
-            _family("spool_quarantined", "gauge", "Entries that the store refused.", spool.quarantined),
-            _family("spool_accepted_total", "counter", "Entries that the spool ever took.", spool.accepted),
-            _family("spool_shipped_total", "counter", "Of these, stored or in quarantine.", shipped),
-            _family("shipper_retries_total", "counter", "Batches that the store did not take when asked.", retries),
+            *_spool(pipeline),
+            *_shipping(pipeline),
             _family("open_streams", "gauge", "Live streams that are open.", streams),
             _family(
                 "exports_total",
@@ -86,6 +84,62 @@ class Metrics:
             *durations,
         ]
         return "".join(families)
+
+
+def _spool(pipeline: AuditPipeline) -> Iterator[str]:
+    """The figures of the spool's file, and what is wrong with it."""
+    wrong = {trouble.kind for trouble in troubles(pipeline.spool, pipeline.gaps)}
+    yield _family(
+        "trouble",
+        "gauge",
+        "1 while something is wrong with the spool or with shipping; audit-pipeline doctor says what to do.",
+        {_labels(kind=kind): int(kind in wrong) for kind in KINDS},
+    )
+    yield _family(
+        "spool_gap", "gauge", "Entries that were counted, not recorded, and not told yet.", pipeline.gaps.missing()
+    )
+    yield _family("spool_limit_bytes", "gauge", "What spool_used_bytes may be.", pipeline.limits.size)
+    yield _family(
+        "spool_refused_total",
+        "counter",
+        "Entries that could not be recorded, by reason.",
+        {_labels(reason=reason): pipeline.refused[reason] for reason in REASONS},
+    )
+    try:
+        spool = pipeline.status()
+    except SpoolError:
+        return
+    yield _family("spool_pending", "gauge", "Entries in the spool that no store has yet.", spool.pending)
+    yield _family("spool_oldest_seconds", "gauge", "Age of the oldest of them.", spool.oldest_ms / 1000)
+    yield _family("spool_bytes", "gauge", "Size of the spool's files.", spool.bytes)
+    yield _family("spool_used_bytes", "gauge", "How much of that holds entries.", spool.used)
+    yield _family("spool_free_bytes", "gauge", "Bytes that are free on the spool's disk.", spool.free)
+    yield _family("spool_quarantined", "gauge", "Entries that the store refused.", spool.quarantined)
+    yield _family(
+        "spool_damaged", "gauge", "Damaged spools that were set aside and not moved away.", len(spool.damaged)
+    )
+    yield _family("spool_accepted_total", "counter", "Entries that the spool ever took.", spool.accepted)
+    shipped = spool.accepted - spool.pending
+    yield _family("spool_shipped_total", "counter", "Of these, stored or in quarantine.", shipped)
+
+
+def _shipping(pipeline: AuditPipeline) -> Iterator[str]:
+    """How shipping goes, in whichever process."""
+    shipping = shipping_of(pipeline.spool.path)
+    stopped = shipping.stopped
+    retries = pipeline.shipper.retries if pipeline.shipper is not None else 0
+    yield _family(
+        "shipper_running", "gauge", "1 where some process ships the spool.", int(shipping.process is not None)
+    )
+    yield _family(
+        "shipper_stopped",
+        "gauge",
+        "1 while the store takes nothing, by the kind of error.",
+        {_labels(kind=kind): int(stopped is not None and stopped.kind == kind) for kind in STOPPED},
+    )
+    seconds = max(0, now_ms() - stopped.since) / 1000 if stopped is not None else 0
+    yield _family("shipper_stopped_seconds", "gauge", "For how long it does not.", seconds)
+    yield _family("shipper_retries_total", "counter", "Batches that the store did not take when asked.", retries)
 
 
 def _family(name: str, kind: str, about: str, samples: float | Mapping[str, float]) -> str:

@@ -31,7 +31,8 @@ async def healthz() -> Status:
 def readyz(service: ServiceDep) -> JSONResponse:
     """Whether entries can be recorded and found."""
     try:
-        service.pipeline.status()
+        if (refusal := service.pipeline.spool.refusal()) is not None:
+            raise refusal
         service.store.check()
     except AuditError:
         return JSONResponse({"status": "unavailable"}, 503, headers={"Retry-After": "5"})
@@ -59,9 +60,9 @@ def _head(answer: Response) -> Response:
     "/metrics",
     response_class=PlainTextResponse,
     dependencies=[Scraper],
-    responses=problems("spool-unavailable"),
+    responses=problems(),
     openapi_extra={"security": [{"bearer": []}, {}]},
 )
 def metrics(service: ServiceDep) -> PlainTextResponse:
-    """The spool's figures, and what this process counted, for Prometheus."""
+    """The spool's figures, what is wrong with it, and what this process counted, for Prometheus."""
     return PlainTextResponse(service.metrics.text(service.pipeline, service.hub.listeners), media_type=MEDIA_TYPE)

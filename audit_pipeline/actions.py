@@ -175,6 +175,7 @@ _BUILT_IN = (
     Action("system.update_initiated", "Update initiated", "system", "yellow"),
     # What this product does itself.
     Action("audit.exported", "Audit exported", "audit", "accent"),
+    Action("audit.gap", "Audit gap", "audit", "red", "failure"),
 )
 
 

@@ -8,7 +8,27 @@ from contextlib import contextmanager
 
 import apsw
 
-__all__ = ["transaction", "use_wal"]
+__all__ = ["transaction", "use_wal", "wait_for_locks"]
+
+PAUSES_S = (0.0001, 0.002)
+"""The first and the longest pause before a lock is asked for again, in seconds."""
+
+
+def wait_for_locks(db: apsw.Connection, busy_ms: int) -> None:
+    """Let a connection wait up to `busy_ms` for the locks of others; then it raises BusyError.
+
+    SQLite's own waiting pauses for a millisecond at the least: ten times as long as others hold a lock here.
+    """
+    end = 0.0
+
+    def wait(tries: int) -> bool:
+        nonlocal end
+        if tries == 0:
+            end = time.monotonic() + busy_ms / 1000
+        time.sleep(min(PAUSES_S[0] * (1 + tries // 4), PAUSES_S[1]))
+        return time.monotonic() < end
+
+    db.set_busy_handler(wait)
 
 
 def use_wal(db: apsw.Connection, busy_ms: int) -> None:

@@ -78,11 +78,21 @@ class InvalidCursor(AuditError):
 
 
 class SpoolError(AuditError):
-    """The spool cannot take or give entries. An entry that raised this was not recorded."""
+    """The spool cannot take or give entries. An entry that raised this was not recorded.
+
+    `reason` is a word for it, as gaps and metrics tell it: `limit`, `age`, `disk`, `read-only` or `unusable`.
+    """
+
+    def __init__(self, text: str, reason: str = "unusable") -> None:
+        self.reason = reason
+        super().__init__(text)
 
 
 class SpoolFull(SpoolError):
-    """There is no room for the entry."""
+    """There is no room for the entry: a limit is reached (`limit`, `age`), or the disk is full (`disk`)."""
+
+    def __init__(self, text: str, reason: str = "disk") -> None:
+        super().__init__(text, reason)
 
 
 class SpoolMismatch(SpoolError):

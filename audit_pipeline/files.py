@@ -1,17 +1,36 @@
-"""Files on disk: made private, replaced whole, and watched for being replaced under a process that has them open."""
+"""Files on disk: made private, replaced whole, locked, and watched for being replaced under a process that has them."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["FileId", "file_id", "make_private", "replacing"]
+__all__ = [
+    "FileId",
+    "Locked",
+    "file_id",
+    "free_bytes",
+    "locked",
+    "make_private",
+    "replacing",
+    "sync_folder",
+]
 
 FileId = tuple[int, int]
 """A file as the system knows it: device and inode."""
+
+POLL_S = 0.005
+"""How often a lock is asked for that another process holds, in seconds."""
+
+
+class Locked(Exception):
+    """Another process holds the lock, and did not give it up in time."""
 
 
 def file_id(path: Path) -> FileId | None:
@@ -52,3 +71,50 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(path: Path, wait_s: float) -> Iterator[None]:
+    """Hold a lock of the system on a file for as long as the block runs; the file is made where it is missing.
+
+    The lock ends with its process, however that ends. Raises Locked where another one holds it for longer than
+    `wait_s`, and OSError.
+    """
+    file = _lockable(path)
+    try:
+        end = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise Locked(str(path)) from None
+                time.sleep(POLL_S)
+        yield
+    finally:
+        os.close(file)
+
+
+def _lockable(path: Path) -> int:
+    try:
+        return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS or not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def free_bytes(path: Path) -> tuple[int, int]:
+    """How many bytes this user may still write to the disk that a path is on, and how many it has. Raises OSError."""
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+
+
+def sync_folder(path: Path) -> None:
+    """See to it that the names in a folder survive a power loss. Raises OSError."""
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,6 +1,7 @@
 """The pipeline as an application sees it: a structlog processor, and the direct call beside it.
 
-When either returns, the entry is in the spool, on disk. A thread ships it to the store from there.
+When either returns, the entry is in the spool, on disk. A thread ships it to the store from there. Where the host chose
+`fail_open`, an entry that the spool does not take is counted instead, and told as a gap once it takes entries again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -19,17 +22,24 @@ from typing import Any
 
 from .actions import Action, catalogue, load_catalogue_file
 from .context import Actor, count_entries, current_actor
-from .errors import AuditError, InvalidEvent
+from .errors import AuditError, InvalidEvent, SpoolError, SpoolMismatch
 from .event import AuditEvent, IdFactory
+from .gaps import Gaps, Told
 from .normalize import FIELDS, MAX_VALUES, build_event, refusable
-from .settings import Settings, one_of, spool_path
+from .settings import ON_FULL, Settings, one_of, spool_path
 from .shipper import Shipper
-from .spool import Spool, SpoolStatus
+from .spool import Limits, Spool, SpoolStatus
 from .stores import Store, open_store
 
 __all__ = ["AuditPipeline"]
 
 _log = logging.getLogger("audit_pipeline")
+
+GAPS_S = 1.0
+"""How often a log call looks whether another process counted entries that are to be told, in seconds."""
+
+_NEVER_UNRECORDED = frozenset(("audit.exported",))
+"""What this product does itself, and leaves undone where it cannot be recorded, whatever the host chose for its own."""
 
 _STRUCTLOG_KEYS = frozenset(("event", "_record", "_from_structlog"))
 
@@ -46,12 +56,25 @@ class AuditPipeline:
         durability: str = "disk",
         ip_storage: str = "full",
         ship: bool = True,
+        on_full: str = "fail_closed",
+        limits: Limits | None = None,
     ) -> None:
-        self.store = store
-        self.spool = Spool(spool, store.identity(spool), durability)
-        self.shipper: Shipper | None = Shipper(spool, store.identity(spool), store) if ship else None
         self._raises = one_of("on_invalid", on_invalid, ("record", "raise")) == "raise"
         self._masks = one_of("ip_storage", ip_storage, ("full", "masked")) == "masked"
+        self._goes_on = one_of("on_full", on_full, ON_FULL) == "fail_open"
+        self.store = store
+        identity = store.identity(spool)
+        self.limits = limits or Limits()
+        """What may wait in the spool."""
+        self.spool = Spool(spool, identity, durability, self.limits, at_once=False)
+        self.gaps = Gaps(spool)
+        """What could not be recorded, and was counted."""
+        self.refused: Counter[str] = Counter()
+        """How many entries this process could not record, by the reason (see SpoolError)."""
+        self._counting = False
+        self._look_at = 0.0
+        self._open_spool()
+        self.shipper: Shipper | None = Shipper(spool, identity, store, self._tell_gaps) if ship else None
         self._ids = IdFactory()
         self._last = 0
         self._folder: Path | None = None
@@ -70,6 +93,7 @@ class AuditPipeline:
         durability: str = "disk",
         ip_storage: str | None = None,
         ship: bool = True,
+        on_full: str | None = None,
         settings: Settings | None = None,
     ) -> AuditPipeline:
         """Open a pipeline into a store, given by its URL. What is left out comes from the environment.
@@ -77,7 +101,9 @@ class AuditPipeline:
         Contacts no store, and never fails because one is down. `on_invalid` says what becomes of an invalid entry:
         `record` keeps it with its problems, `raise` raises InvalidEvent (for development and tests). `durability`:
         `disk`, or `process` for entries that survive the end of the process but not a power loss. `ship=False`
-        leaves shipping to another process. Raises SettingsError and SpoolError, each in one line.
+        leaves shipping to another process. `on_full` says what becomes of a log call while the spool takes no entries:
+        `fail_closed` raises SpoolError, `fail_open` counts the entry and returns, and the gap is recorded later.
+        Raises SettingsError and SpoolError, each in one line.
         """
         if settings is None:
             settings = Settings.from_environment(store=store if isinstance(store, str) else None, spool=spool)
@@ -97,6 +123,8 @@ class AuditPipeline:
             durability=durability,
             ip_storage=ip_storage or settings.ip_storage,
             ship=ship,
+            on_full=on_full or settings.on_full,
+            limits=Limits(settings.spool_limit, settings.spool_age),
         )
         pipeline._folder = folder
         return pipeline
@@ -108,24 +136,24 @@ class AuditPipeline:
     ) -> MutableMapping[str, Any]:
         """The structlog processor: takes what is a catalogued action, and passes every event on, unchanged.
 
-        Raises SpoolError where the entry could not be put on disk, and InvalidEvent where the pipeline was opened
-        to; bad input raises nothing otherwise.
+        Raises SpoolError where the entry could not be put on disk (`fail_closed`), and InvalidEvent where the pipeline
+        was opened to; bad input raises nothing otherwise.
         """
         name = event_dict.get("event")
         if isinstance(name, str) and (name := str.__str__(name)) in catalogue:  # a subclass may have no hash
             given = {key: value for key, value in event_dict.items() if key not in _STRUCTLOG_KEYS}
-            self.accept([self.prepare(catalogue[name], given)])
+            self._take(self.prepare(catalogue[name], given))
         return event_dict
 
     def record(self, action: str, **given: Any) -> str:
         """Record an entry, and return its id.
 
         Takes the keywords `target`, `detail`, `user`, `ip`, `outcome`, `org`, `timestamp`, `id` and `context`; others
-        become part of its context. Raises UnknownAction, SpoolError, and InvalidEvent where the pipeline was opened
-        to.
+        become part of its context. Raises UnknownAction, SpoolError (`fail_closed`), and InvalidEvent where the
+        pipeline was opened to.
         """
         event = self.prepare(catalogue[action], given)
-        self.accept([event])
+        self._take(event)
         return event.id
 
     def prepare(self, action: Action, given: Mapping[str, Any]) -> AuditEvent:
@@ -145,12 +173,68 @@ class AuditPipeline:
         return event
 
     def accept(self, events: Sequence[AuditEvent]) -> None:
-        """Put prepared entries on disk, all or none. Raises SpoolError."""
-        self._last = max(self._last, self.spool.append(events))
+        """Put prepared entries on disk, all or none. Raises SpoolError, whatever `on_full` says."""
+        try:
+            self._append(events)
+        except SpoolError as error:
+            self.refused[error.reason] += len(events)
+            self._look_at = 0.0
+            raise
         count_entries(len(events))
         if self.shipper is not None:
             self.shipper.start()
             self.shipper.wake()
+
+    def _take(self, event: AuditEvent) -> None:
+        """Accept an entry, or count it, as the host chose."""
+        try:
+            self.accept([event])
+        except SpoolError as error:
+            if not self._goes_on or event.action in _NEVER_UNRECORDED:
+                raise
+            self.gaps.count([event], error.reason)
+            count_entries(1)
+            self._say_counting(error)
+
+    def _append(self, events: Sequence[AuditEvent]) -> None:
+        """Append entries, and before them those that tell of gaps."""
+        told = self._told() if time.monotonic() >= self._look_at else None
+        rows = [*told.events, *events] if told else events
+        if rows:
+            self._last = max(self._last, self.spool.append(rows))
+        if told is not None:
+            self.gaps.settle(told)
+            self._counting = False
+            _log.warning("entries are recorded again; what is missing is told by %d of them", len(told.events))
+
+    def _told(self) -> Told | None:
+        """The entries that tell of gaps, where there are some, and room for them."""
+        self._look_at = time.monotonic() + GAPS_S
+        return self.gaps.told() if self.gaps.missing() and self.spool.refusal() is None else None
+
+    def _tell_gaps(self) -> None:
+        """Tell of gaps where no log call comes to do so."""
+        with suppress(SpoolError):
+            self._look_at = 0.0
+            self._append([])
+
+    def _say_counting(self, error: SpoolError) -> None:
+        if not self._counting:
+            _log.error("entries are not recorded at the moment, and counted: %s", error)
+        self._counting = True
+
+    def _open_spool(self) -> None:
+        """Open the spool now. With `fail_open`, one that cannot be used at the moment is tried with each entry."""
+        try:
+            self.spool.serves()
+        except SpoolMismatch:
+            raise
+        except SpoolError as error:
+            if not self._goes_on:
+                raise
+            self._say_counting(error)
+        if self._goes_on:
+            self.gaps.reserve()
 
     # State and end
 
@@ -159,8 +243,14 @@ class AuditPipeline:
         return self.spool.status()
 
     def unshipped(self) -> int:
-        """How many entries the store does not have yet, up to the last one that this pipeline took."""
-        return max(0, self._last - self.spool.shipped())
+        """How many entries the store does not have yet, up to the last one that this pipeline took.
+
+        Whoever asks is taken to wait for them: they are shipped without further delay.
+        """
+        left = max(0, self._last - self.spool.shipped())
+        if left and self.shipper is not None:
+            self.shipper.hurry()
+        return left
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until the store has everything that this pipeline took, up to `timeout` seconds; say whether it has."""
@@ -177,6 +267,7 @@ class AuditPipeline:
         Nothing is lost where this is never called. May be called twice.
         """
         atexit.unregister(self._at_exit)
+        end = time.monotonic() + timeout
         try:
             if self._last and self.shipper is not None and not self.flush(timeout):
                 _log.warning("entries are left in the spool %s; the next pipeline ships them", self.spool.path)
@@ -184,7 +275,7 @@ class AuditPipeline:
             _log.warning("closing without knowing what is left in the spool: %s", error)
         self._last = 0
         if self.shipper is not None:
-            self.shipper.stop()
+            self.shipper.stop(max(0.5, end - time.monotonic()))
         self.spool.close()
         self.store.close()
         self._remove_folder()

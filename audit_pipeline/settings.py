@@ -13,16 +13,24 @@ from pathlib import Path
 from .errors import SettingsError
 from .stores import Store
 
-__all__ = ["VARIABLES", "Settings", "spool_path", "state_folder"]
+__all__ = ["ON_FULL", "VARIABLES", "Settings", "spool_path", "state_folder"]
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
 DEFAULT_STORE = "sqlite:///audit.db"
+ON_FULL = ("fail_closed", "fail_open")
+"""What may become of a log call while the spool takes no entries."""
+SPOOL_LIMIT = 2**30
+SPOOL_LIMITS = (2**20, 2**50)
+"""The least and the most that AUDIT_SPOOL_LIMIT may be, in bytes."""
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 VARIABLES = (
     "AUDIT_STORE_URL",
     "AUDIT_SPOOL",
+    "AUDIT_SPOOL_LIMIT",
+    "AUDIT_SPOOL_AGE",
+    "AUDIT_ON_FULL",
     "AUDIT_JWT_SECRET",
     "AUDIT_JWKS_URL",
     "AUDIT_JWKS_FILE",
@@ -46,6 +54,9 @@ class Settings:
 
     store_url: str = field(default=DEFAULT_STORE, repr=False)
     spool: Path | None = None
+    spool_limit: int = SPOOL_LIMIT
+    spool_age: int | None = None
+    on_full: str = "fail_closed"
     jwt_secret: str | None = field(default=None, repr=False)
     jwks_url: str | None = field(default=None, repr=False)
     jwks_file: Path | None = None
@@ -78,6 +89,9 @@ class Settings:
         made = cls(
             store_url=store or given.get("AUDIT_STORE_URL", DEFAULT_STORE),
             spool=_path("AUDIT_SPOOL", spool or given.get("AUDIT_SPOOL")),
+            spool_limit=_bytes("AUDIT_SPOOL_LIMIT", given.get("AUDIT_SPOOL_LIMIT", str(SPOOL_LIMIT)), SPOOL_LIMITS),
+            spool_age=_positive("AUDIT_SPOOL_AGE", given["AUDIT_SPOOL_AGE"]) if "AUDIT_SPOOL_AGE" in given else None,
+            on_full=one_of("AUDIT_ON_FULL", given.get("AUDIT_ON_FULL", ON_FULL[0]), ON_FULL),
             jwt_secret=given.get("AUDIT_JWT_SECRET"),
             jwks_url=given.get("AUDIT_JWKS_URL"),
             jwks_file=_path("AUDIT_JWKS_FILE", given.get("AUDIT_JWKS_FILE")),
@@ -185,3 +199,12 @@ def _positive(name: str, value: str) -> int:
     if not re.fullmatch(r"\d{1,9}", value, re.ASCII) or not int(value):
         raise SettingsError(f"{name}: {value[:40]!r} is not allowed; allowed are whole numbers from 1 to 999999999")
     return int(value)
+
+
+def _bytes(name: str, value: str, allowed: tuple[int, int]) -> int:
+    number = int(value) if re.fullmatch(r"\d{1,16}", value, re.ASCII) else -1
+    if not allowed[0] <= number <= allowed[1]:
+        raise SettingsError(
+            f"{name}: {value[:40]!r} is not allowed; allowed are numbers of bytes from {allowed[0]} to {allowed[1]}"
+        )
+    return number

@@ -1,27 +1,31 @@
 """Moves entries from the spool into the store: one at a time for each spool, in order, retrying for ever.
 
-Who ships is decided by a lock of the operating system, which ends with its process, however that ends; not by a
-lease. A process that does not hold it asks again several times a second, and so takes over at once.
+Who ships is decided by a lock of the operating system (`shipping`). A process that does not hold it asks again several
+times a second, and so takes over at once.
+
+Log calls in the same process come first: while there are some, it ships in larger batches, pauses between them and
+between entries, and writes its mark down every now and then. What it sends twice for that, after a crash, the store
+keeps once.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import AuditError, SpoolError
 from .event import AuditEvent
 from .forking import prepare_for_forks
+from .shipping import ShippingLock, Stopped
 from .spool import Quarantined, Spool
 from .stores import Store
 
-__all__ = ["Shipper", "ShipperLock"]
+__all__ = ["Shipper"]
 
 POLL_S = 0.1
 """How often an idle shipper looks whether another process wrote to the spool, in seconds."""
@@ -31,58 +35,50 @@ RETRY_S = (0.1, 5.0)
 """The first and the longest pause before a store is tried again, in seconds."""
 BATCH = 1000
 """Entries in a batch, at the most."""
+GATHER_S = (0.05, 0.3)
+"""How long entries gather before the next batch, in seconds: after an idle time, and under load."""
+LOAD_S = 1.0
+"""For how long after a log call of this process it counts as being under load, in seconds."""
+NAP_S, NAP_EVERY = 0.00005, 2
+"""The pause under load, in seconds, and after how many entries: Python runs one thread at a time, and takes that right
+away from a busy one only after 5 ms."""
+MARK_S = 2.0
+"""How often, under load, the mark is written down, in seconds: log calls wait for the same lock."""
 TRIES = 3
 """How often a store may break down over a single entry, and over how many in a row, before something else is done."""
+TIDY_S = 5.0
+"""How often other work is done for the spool, in seconds."""
 TRIM_S = 60.0
 """How often what was shipped is trimmed, in seconds."""
+TRIM_PAUSE_S = 0.02
+"""The pause after each part of that, in seconds."""
 
 _log = logging.getLogger("audit_pipeline.shipper")
 
 
-class ShipperLock:
-    """The right to ship one spool: held by one process of a machine at a time, and freed when that process ends."""
-
-    def __init__(self, spool: Path) -> None:
-        self._path = spool.with_name(spool.name + ".lock")
-        self._file: int | None = None
-
-    def acquire(self) -> bool:
-        """Take the lock if it is free. Raises SpoolError where the file cannot be made."""
-        try:
-            file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SpoolError(f"{self._path}: cannot be opened: {error.strerror}") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            return False
-        self._file = file
-        return True
-
-    def release(self) -> None:
-        """Give the lock up. In a forked child, this leaves the parent's lock as it is."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
 class Shipper:
-    """Ships one spool into one store, in a daemon thread (`start`) or in the caller's (`run`)."""
+    """Ships one spool into one store, in a daemon thread (`start`) or in the caller's (`run`).
 
-    def __init__(self, spool: Path, identity: str, store: Store) -> None:
+    `tidy` is called every few seconds by the one that ships, between two batches.
+    """
+
+    def __init__(self, spool: Path, identity: str, store: Store, tidy: Callable[[], None] | None = None) -> None:
         self._path = spool
         self._identity = identity
         self._store = store
-        self._lock = ShipperLock(spool)
+        self._tidy = tidy
+        self._lock = ShippingLock(spool)
         self._wake = threading.Event()
+        self._hurry = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._trimmed = 0.0
+        self._tidied = self._trimmed = self._marked = self._recorded = -TRIM_S
         self._limit = BATCH
-        self._broke = self._in_a_row = 0
+        self._broke = self._in_a_row = self._gone = 0
         self.trouble: Exception | None = None
-        """Why nothing is shipped at the moment; None while all is well."""
+        """Why nothing is shipped at the moment; None while all is well, or another process ships."""
+        self.stopped: Stopped | None = None
+        """The same, as it is told."""
         self.retries = 0
         """How often the store did not take a batch, which was then sent again."""
         prepare_for_forks(self)
@@ -94,13 +90,19 @@ class Shipper:
             self._thread.start()
 
     def wake(self) -> None:
-        """Say that the spool has something new."""
+        """Say that this process put something into the spool."""
+        self._recorded = time.monotonic()
+        self._wake.set()
+
+    def hurry(self) -> None:
+        """Say that somebody waits for what is in the spool to be stored."""
+        self._hurry.set()
         self._wake.set()
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the thread after the batch under way; wait for that up to `timeout` seconds."""
         self._stop.set()
-        self._wake.set()
+        self.hurry()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
@@ -113,8 +115,7 @@ class Shipper:
     def after_fork_in_child(self) -> None:
         """The child has no such thread, and does not hold the lock."""
         self._lock.release()
-        self._wake = threading.Event()
-        self._stop = threading.Event()
+        self._wake, self._hurry, self._stop = threading.Event(), threading.Event(), threading.Event()
         self._thread = None
 
     def run(self) -> None:
@@ -123,55 +124,80 @@ class Shipper:
         while not self._stop.is_set():
             try:
                 if self._lock.acquire():
-                    try:
-                        self._ship()
-                    finally:
-                        self._lock.release()
+                    self._ship()
                 else:
-                    self.trouble = None
+                    self.trouble = self.stopped = None
                     self._stop.wait(TAKEOVER_S)
                 pause = RETRY_S[0]
             except Exception as error:  # noqa: BLE001 - whatever it was, the thread lives on: entries would wait for ever
                 if self.trouble is None:
                     pause = RETRY_S[0]
                 self._report(error)
+                self._lock.release()  # another process may try meanwhile
                 self._stop.wait(pause * random.uniform(0.8, 1.2))
                 pause = min(pause * 2, RETRY_S[1])
+            finally:
+                self._lock.release()
 
     def _ship(self) -> None:
         """Ship for as long as this process holds the lock."""
         spool = Spool(self._path, self._identity)
         try:
             while not self._stop.is_set():
-                self._wake.clear()
-                while not self._stop.is_set() and self._ship_batch(spool):
-                    pass
-                if time.monotonic() - self._trimmed > TRIM_S:
-                    while spool.trim() and not self._stop.is_set():
-                        pass
-                    self._trimmed = time.monotonic()
-                spool.changed()
-                while not self._stop.is_set() and not self._wake.wait(POLL_S) and not spool.changed():
-                    pass
+                self._ship_some(spool)
         finally:
+            with suppress(SpoolError):
+                spool.mark_stored()
             spool.close()
 
+    def _ship_some(self, spool: Spool) -> None:
+        """Ship a batch, or wait for there to be one."""
+        self._wake.clear()
+        self._hurry.clear()
+        seen = spool.version()
+        shipped = self._ship_batch(spool)
+        quiet = spool.version() == seen and not self._wake.is_set()
+        if quiet or self._hurry.is_set() or time.monotonic() - self._marked > MARK_S:
+            self._marked = time.monotonic()
+            spool.mark_stored()
+        if shipped:
+            if shipped < self._limit:
+                self._hurry.wait(GATHER_S[self._is_under_load()])
+            return
+        self._see_to(spool)
+        while not self._stop.is_set() and not self._wake.wait(POLL_S) and spool.version() == seen:
+            self._see_to(spool)
+        self._hurry.wait(GATHER_S[0])
+
+    def _see_to(self, spool: Spool) -> None:
+        """Do what is due beside shipping."""
+        now = time.monotonic()
+        if self._tidy is not None and now - self._tidied > TIDY_S:
+            self._tidied = now
+            self._tidy()
+        if now - self._trimmed > TRIM_S:
+            self._trimmed = now
+            while spool.trim() and not self._stop.wait(TRIM_PAUSE_S):
+                pass
+
     def _ship_batch(self, spool: Spool) -> int:
-        events = spool.pending(limit=self._limit)
+        events = spool.pending(limit=self._limit, between=self._give_way)
         if events:
             refused = self._append(events)
             for one in refused:
                 _log.warning("entry %s is in quarantine: %s", one.event.id, one.reason)
-            spool.mark_shipped(events[-1].sequence, refused)
-        if self.trouble is not None:
-            _log.warning("shipping again after: %s", self.trouble)
-            self.trouble = None
+            spool.note_stored(events[-1].sequence)
+            if refused:
+                spool.mark_shipped(events[-1].sequence, refused)
+        if self.trouble is not None or self._lock.stopped is not None:
+            spool.mark_stored()
+            self._say_going()
         return len(events)
 
     def _append(self, events: Sequence[AuditEvent]) -> list[Quarantined]:
         """The entries that the store will never take. Raises what the store raises, while trying again may help."""
         try:
-            refusals = self._store.append(events)
+            refusals = self._store.append(_Unhurried(events, self._give_way))
         except AuditError:
             self.retries += 1
             raise
@@ -194,8 +220,37 @@ class Shipper:
         self._broke = self._in_a_row = 0
         return [Quarantined(refusal.event, refusal.reason) for refusal in refusals]
 
+    def _is_under_load(self) -> bool:
+        return time.monotonic() - self._recorded < LOAD_S and not self._hurry.is_set()
+
+    def _give_way(self) -> None:
+        """Let other threads of this process go first."""
+        self._gone += 1
+        if not self._gone % NAP_EVERY and self._is_under_load():
+            time.sleep(NAP_S)
+
+    def _say_going(self) -> None:
+        if self.trouble is not None:
+            _log.warning("shipping again after: %s", self.trouble)
+        self.trouble = self.stopped = None
+        self._lock.tell_going()
+
     def _report(self, error: Exception) -> None:
         if repr(error) != repr(self.trouble):
             known = isinstance(error, AuditError)
             _log.error("nothing is shipped at the moment: %s", error, exc_info=None if known else error)
+            self.stopped = self._lock.tell_stopped(error)
         self.trouble = error
+
+
+class _Unhurried(list[AuditEvent]):
+    """Entries that give way to other threads while somebody goes through them."""
+
+    def __init__(self, events: Sequence[AuditEvent], give_way: Callable[[], None]) -> None:
+        super().__init__(events)
+        self._give_way = give_way
+
+    def __iter__(self) -> Iterator[AuditEvent]:
+        for event in super().__iter__():
+            self._give_way()
+            yield event

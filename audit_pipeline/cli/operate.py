@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -14,20 +15,28 @@ from pathlib import Path
 import click
 import orjson
 
-from ..errors import AuditError, SettingsError, StoreMissing
+from ..errors import AuditError, SettingsError, SpoolError, StoreMissing
+from ..gaps import Gaps
+from ..replay import replay as replaying
 from ..settings import VARIABLES, Settings, spool_path
-from ..spool import Spool
+from ..shipping import shipping_of
+from ..spool import Limits, Spool
 from ..stores import Store, open_store
+from ..troubles import troubles
 from .options import (
     DONE,
     FAILED,
+    IN_PART,
     SHORT_SECRET,
     SHORTEST_SECRET,
     counted,
     json_option,
+    lasting_store,
     opened_pipeline,
     opened_store,
     place_options,
+    progress,
+    say,
     settings_of,
 )
 
@@ -38,9 +47,7 @@ ENDING = frozenset((signal.SIGINT, signal.SIGTERM))
 SCOPES = ("audit:read", "audit:export", "audit:write", "audit:metrics")
 """What a token can allow."""
 NAMED = 3
-"""Of many entries in quarantine, so many are named."""
-STUCK_MS = 60_000
-"""An entry that waited longer in the spool means that nothing ships it."""
+"""Of many entries that are in quarantine or were refused, so many are named."""
 
 
 @click.command()
@@ -56,13 +63,21 @@ def setup(store: str | None, spool: str | None) -> int:
 
 
 @click.command()
+@click.option("--replay", is_flag=True, help="Send again what the spool still has, and end.")
+@json_option
 @place_options
-def ship(store: str | None, spool: str | None) -> int:
+def ship(replay: bool, as_json: bool, store: str | None, spool: str | None) -> int:
     """Drain a spool into its store, until it is stopped: a service of its own.
 
     Several may run for one spool: one of them ships, and another takes over when it ends.
+
+    A spool keeps for a day what it shipped. Where the store has lost some of that (a node came back with an old disk,
+    a backup was restored), --replay sends all of it again, in order, and the store keeps what it does not have. It
+    may be run at any time, also while others record and ship.
     """
     settings = settings_of(store, spool)
+    if replay:
+        return _replay(settings, as_json)
     # Blocked before there is a second thread, and waited for: no handler that runs at an unlucky moment.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
@@ -72,6 +87,27 @@ def ship(store: str | None, spool: str | None) -> int:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return DONE
+
+
+def _replay(settings: Settings, as_json: bool) -> int:
+    with closing(lasting_store(settings.store_url)) as opened:
+        path = spool_path(settings, opened)
+        if not path.exists():
+            raise SpoolError(f"{path}: there is no spool yet; check AUDIT_STORE_URL and AUDIT_SPOOL")
+        sent = refused = 0
+        with closing(Spool(path, opened.identity(path))) as held, progress(held.status().accepted, "Sending") as bar:
+            for batch in replaying(held, opened):
+                sent += len(batch.events)
+                for refusal in batch.refused[: max(0, NAMED - refused)]:
+                    say(f"refused: {refusal.event.sequence}: {refusal.reason}")
+                refused += len(batch.refused)
+                bar.update(batch.events[-1].sequence - bar.pos)
+    if as_json:
+        click.echo(orjson.dumps({"sent": sent, "refused": refused}))
+    else:
+        stay = f"; {counted(refused)} refused, as before" if refused else ""
+        click.echo(f"{counted(sent)} sent again; the store has each of them once{stay}")
+    return IN_PART if refused else DONE
 
 
 @click.command()
@@ -154,7 +190,7 @@ def _findings(store_url: str | None, spool: str | None) -> Iterator[_Finding]:
         return
     yield _Finding("settings", True, "read")
     yield from _guarded("access", lambda: _access(settings), "The API does not start before.")
-    yield from _guarded("spool", lambda: _spool(spool_path(settings, store), store), "Nothing is recorded before.")
+    yield from _guarded("spool", lambda: _spool(settings, store), "Nothing is recorded before.")
     stays = "Entries stay in the spool meanwhile, and are shipped afterwards."
     yield from _guarded("store", lambda: _store(store), stays)
     store.close()
@@ -181,24 +217,31 @@ def _access(settings: Settings) -> Iterator[_Finding]:
         yield _Finding("access", True, "no keys are set: `serve` makes one for each run, and answers loopback only")
 
 
-def _spool(path: Path, store: Store) -> Iterator[_Finding]:
+def _spool(settings: Settings, store: Store) -> Iterator[_Finding]:
+    path = spool_path(settings, store)
     if not path.exists():
         yield _absent("spool", path)
         return
     yield from _mode("spool", path)
-    spool = Spool(path, store.identity(path))
-    try:
+    limits = Limits(settings.spool_limit, settings.spool_age)
+    with closing(Spool(path, store.identity(path), limits=limits)) as spool:
         status = spool.status()
+        found = list(troubles(spool, Gaps(path)))
         reasons = spool.quarantine_reasons()
         first = spool.quarantine(NAMED)
-    finally:
-        spool.close()
-    detail = f"{path}: {counted(status.accepted)} accepted, {status.pending:,} waiting, {status.bytes / 1e6:,.1f} MB"
-    if status.oldest_ms > STUCK_MS:
-        advice = "Nothing ships them, or the store does not answer: see below, and start `audit-pipeline ship`."
-        yield _Finding("spool", False, f"{detail}, the oldest for {status.oldest_ms // 1000:,} s", advice)
-    else:
+    if "waiting" not in (trouble.kind for trouble in found):
+        shipper = shipping_of(path).process
+        detail = (
+            f"{path}: {counted(status.accepted)} accepted, {status.pending:,} waiting, {status.bytes / 1e6:,.1f} MB"
+            f"{f', shipped by process {shipper}' if shipper else ''}"
+        )
         yield _Finding("spool", True, detail)
+    for trouble in found:
+        if trouble.kind != "quarantine":
+            check = "shipping" if trouble.kind == "shipping-stopped" else "spool"
+            yield _Finding(
+                check, False, f"{path}: {trouble.text}" if check == "spool" else trouble.text, trouble.advice
+            )
     if status.quarantined:
         named = ", ".join(f"{row.sequence} ({row.event.id if row.event else 'damaged'})" for row in first)
         if status.quarantined > len(first):

@@ -342,7 +342,7 @@ def test_a_spool_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with AuditPipeline.open(settings=settings, ship=False) as pipeline:
         api = API(settings, pipeline)
         db = apsw.Connection(str(tmp_path / "audit.spool.db"))
-        db.execute("DROP TABLE entries")
+        db.execute("CREATE TRIGGER none BEFORE INSERT ON entries BEGIN SELECT raise(ABORT, 'no'); END")
         answer = api.post({"action": "domain.created"})
         check_problem(answer, 503, "spool-unavailable")
         assert answer.headers["retry-after"]

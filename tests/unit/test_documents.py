@@ -68,6 +68,8 @@ def test_the_readmes_settings_are_those_that_are_read() -> None:
     assert table["AUDIT_ENTITLED_PLANS"] == f"`{','.join(defaults.entitled_plans)}`"
     assert table["AUDIT_ALLOWED_HOSTS"] == f"`{','.join(LOOPBACK_HOSTS)}`"
     assert table["AUDIT_EXPORT_LIMIT"] == f"`{defaults.export_limit}`"
+    assert table["AUDIT_SPOOL_LIMIT"] == f"`{defaults.spool_limit}` (1 GiB)"
+    assert table["AUDIT_ON_FULL"] == f"`{defaults.on_full}`"
     assert table["AUDIT_IP_STORAGE"] == f"`{defaults.ip_storage}`"
     assert len(fields(Settings)) == len(VARIABLES)
 

@@ -31,7 +31,8 @@ from audit_pipeline import (
 from audit_pipeline.actions import catalogue
 from audit_pipeline.event import AuditEvent
 from audit_pipeline.query import Query, Window
-from audit_pipeline.shipper import Shipper, ShipperLock
+from audit_pipeline.shipper import Shipper
+from audit_pipeline.shipping import ShippingLock
 from audit_pipeline.stores import Refusal, open_store
 from audit_pipeline.stores.memory import MemoryStore
 
@@ -442,7 +443,7 @@ def test_threads_share_a_pipeline(audit: AuditPipeline) -> None:
 def test_one_shipper_at_a_time(tmp_path: Path) -> None:
     """The lock is held by one, in this process or another; closing frees it at once."""
     spool = tmp_path / "spool.db"
-    first, second = ShipperLock(spool), ShipperLock(spool)
+    first, second = ShippingLock(spool), ShippingLock(spool)
     assert first.acquire()
     assert not second.acquire()
     first.release()
@@ -552,7 +553,7 @@ def test_a_forked_child_does_not_keep_the_parents_shipping_lock(tmp_path: Path) 
         time.sleep(30)
         os._exit(0)
     shipper._lock.release()
-    other = ShipperLock(path)
+    other = ShippingLock(path)
     try:
         eventually(other.acquire)
     finally:

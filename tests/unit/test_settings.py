@@ -78,6 +78,10 @@ def test_defaults(environment: dict[str, str]) -> None:
             "cors_origins",
             ("https://a.example", "http://b:8080"),
         ),
+        ("AUDIT_SPOOL_LIMIT", "1048576", "spool_limit", 2**20),
+        ("AUDIT_SPOOL_LIMIT", "1125899906842624", "spool_limit", 2**50),
+        ("AUDIT_SPOOL_AGE", "3600", "spool_age", 3600),
+        ("AUDIT_ON_FULL", "fail_open", "on_full", "fail_open"),
         ("AUDIT_EXPORT_LIMIT", "1", "export_limit", 1),
         ("AUDIT_EXPORT_LIMIT", "999999999", "export_limit", 999_999_999),
         ("AUDIT_IP_STORAGE", "masked", "ip_storage", "masked"),
@@ -115,6 +119,12 @@ def test_each_variable_is_read(variable: str, value: str, field: str, expected: 
             ("AUDIT_EXPORT_LIMIT", value, "from 1 to 999999999")
             for value in ("0", "-1", "1.5", "many", "9" * 5000, "1_000", "١", "1 ")
         ],
+        *[
+            ("AUDIT_SPOOL_LIMIT", value, "numbers of bytes from 1048576 to 1125899906842624")
+            for value in ("0", "1048575", "1125899906842625", "1G", "-1", "9" * 5000, "1e9", "١٢٣٤٥٦٧٨")
+        ],
+        *[("AUDIT_SPOOL_AGE", value, "from 1 to 999999999") for value in ("0", "-1", "1h", "1.5", "never")],
+        *[("AUDIT_ON_FULL", value, "allowed are fail_closed, fail_open") for value in ("open", "FAIL_OPEN", "drop")],
         *[("AUDIT_IP_STORAGE", value, "allowed are full, masked") for value in ("none", "FULL", "full ", "x" * 5000)],
     ],
     ids=lambda value: value[:24],

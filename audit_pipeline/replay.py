@@ -1,0 +1,66 @@
+"""Sends what a spool still has to its store again: shipped entries too, for a store that has lost some.
+
+Any process may, at any time, also while another one ships: a store keeps an entry once. The spool is only read.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .errors import StoreUnavailable
+from .event import AuditEvent
+from .offering import offer
+from .spool import Spool
+from .stores import Refusal, Store
+
+__all__ = ["Replayed", "replay"]
+
+PATIENCE_S = 60.0
+"""For how long a batch is offered again to a store that is unavailable, in seconds."""
+PAUSE_S = (0.1, 5.0)
+"""The first and the longest pause between two tries, in seconds."""
+
+_log = logging.getLogger("audit_pipeline.replay")
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A batch that was sent."""
+
+    events: Sequence[AuditEvent]
+    refused: Sequence[Refusal]
+    """Those that the store does not take, as it did not the first time."""
+
+
+def replay(spool: Spool, store: Store) -> Iterator[Replayed]:
+    """Send all entries that the spool has now, in order, and tell of each batch.
+
+    A store that is unavailable is waited for up to a minute with each batch. Raises StoreError: what was sent is
+    stored, and another run sends it again.
+    """
+    last = spool.status().accepted
+    after = 0
+    while after < last:
+        events = [event for event in spool.kept(after) if event.sequence <= last]
+        if not events:
+            return
+        yield Replayed(events, _offered(store, events))
+        after = events[-1].sequence
+
+
+def _offered(store: Store, events: Sequence[AuditEvent]) -> list[Refusal]:
+    end = time.monotonic() + PATIENCE_S
+    pause = PAUSE_S[0]
+    while True:
+        try:
+            return offer(store, events)
+        except StoreUnavailable as error:
+            if time.monotonic() + pause > end:
+                raise
+            if pause == PAUSE_S[0]:
+                _log.warning("waiting for the store: %s", error)
+            time.sleep(pause)
+            pause = min(pause * 2, PAUSE_S[1])

@@ -1,0 +1,141 @@
+"""Who ships a spool, and how that goes: the lock that one process holds, and what it writes into it for all to read.
+
+The lock is one of the operating system: it ends with its process, however that ends. It is no lease.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import orjson
+
+from .errors import SpoolError, StoreError
+from .event import now_ms
+
+__all__ = ["KINDS", "Shipping", "ShippingLock", "Stopped", "shipping_of"]
+
+SIZE = 4096
+"""Bytes of what is written: at one go, so that a reader meets all of it or all of what was there before."""
+LONGEST = 1000
+"""Characters of the reason that are told."""
+KINDS = ("store-unavailable", "store-missing", "store-mismatch", "store-error", "spool-error", "fault")
+"""What can stop shipping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Why nothing is shipped at the moment."""
+
+    kind: str
+    """One of KINDS."""
+    text: str
+    """One line, safe to show to an operator."""
+    since: int
+    """Since when: milliseconds since the epoch, UTC."""
+
+    @classmethod
+    def by(cls, error: Exception) -> Stopped:
+        """What an error says, from now on."""
+        kind = "fault"
+        if isinstance(error, SpoolError):
+            kind = "spool-error"
+        elif isinstance(error, StoreError):
+            name = type(error).__name__.removeprefix("Store").lower()
+            kind = f"store-{name}" if f"store-{name}" in KINDS else "store-error"
+        text = f"a fault ({type(error).__name__}); the log has the details" if kind == "fault" else str(error)
+        return cls(kind, text[:LONGEST], now_ms())
+
+
+@dataclass(frozen=True, slots=True)
+class Shipping:
+    """How shipping goes."""
+
+    process: int | None
+    """The process that ships; None where none does."""
+    stopped: Stopped | None = None
+    """None while all is well."""
+
+
+class ShippingLock:
+    """The right to ship one spool: held by one process of a machine at a time, and freed when that process ends.
+
+    What stopped one process is told until some process ships again.
+    """
+
+    def __init__(self, spool: Path) -> None:
+        self._path = _lock_path(spool)
+        self._file: int | None = None
+        self.stopped: Stopped | None = None
+        """Why nothing was shipped the last time, as any process told it."""
+
+    def acquire(self) -> bool:
+        """Take the lock if it is free. Raises SpoolError where the file cannot be made."""
+        try:
+            file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SpoolError(f"{self._path}: cannot be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            return False
+        self._file = file
+        self.stopped = _read(file).stopped
+        self._tell(self.stopped)
+        return True
+
+    def tell_stopped(self, error: Exception) -> Stopped:
+        """Let others know that, and why, nothing is shipped; and return what they are told."""
+        stopped = Stopped.by(error)
+        if self.stopped is not None and self.stopped.kind == stopped.kind:
+            stopped = replace(stopped, since=self.stopped.since)
+        self._tell(stopped)
+        return stopped
+
+    def tell_going(self) -> None:
+        """Let others know that shipping goes on."""
+        self._tell(None)
+
+    def release(self) -> None:
+        """Give the lock up. In a forked child, this leaves the parent's lock as it is."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _tell(self, stopped: Stopped | None) -> None:
+        self.stopped = stopped
+        if self._file is not None:
+            told = {"process": os.getpid(), "stopped": asdict(stopped) if stopped else None}
+            with suppress(OSError):  # on a full disk others do not learn of it
+                os.pwrite(self._file, orjson.dumps(told).ljust(SIZE), 0)
+
+
+def shipping_of(spool: Path) -> Shipping:
+    """How shipping goes, in whichever process; nobody ships where that cannot be told."""
+    try:
+        file = os.open(_lock_path(spool), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return Shipping(None)
+    try:
+        told = _read(file)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return replace(told, process=None)
+    except BlockingIOError:
+        return told
+    finally:
+        os.close(file)
+
+
+def _read(file: int) -> Shipping:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        told = orjson.loads(os.pread(file, SIZE, 0))
+        return Shipping(int(told["process"]), Stopped(**told["stopped"]) if told["stopped"] else None)
+    return Shipping(0)
+
+
+def _lock_path(spool: Path) -> Path:
+    return spool.with_name(spool.name + ".lock")

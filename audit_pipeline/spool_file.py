@@ -1,0 +1,399 @@
+"""The spool's file: how it is opened, shared by threads and processes, kept through forks, and repaired.
+
+Knows the tables, and none of what is asked of them (`spool`).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+import apsw
+
+from . import salvage
+from .card import Card, Known
+from .database import transaction, use_wal, wait_for_locks
+from .errors import SettingsError, SpoolError, SpoolFull, SpoolMismatch
+from .files import FileId, Locked, file_id, free_bytes, locked, make_private
+from .forking import WAIT_S, abandon, prepare_for_forks
+
+__all__ = ["BUSY_MS", "SpoolFile", "repairing"]
+
+APPLICATION_ID = 0x41554453
+VERSION = 1
+BUSY_MS = 5_000
+"""How long a call waits for another process's write, in milliseconds, before it raises."""
+REPAIR_WAIT_S = 30.0
+"""How long a call waits for another process's repair, in seconds, before it raises."""
+PART_WAIT_S = 2.0
+"""How long the end of a connection waits for such a repair, in seconds."""
+REPAIR_PAUSE_S = 10.0
+"""How soon after a repair another one is tried, in seconds: a disk that breaks everything must not be filled."""
+DOUBT_S = (0.0, 0.01, 0.05)
+"""The pauses, in seconds, after which the disk is asked again before what it gave is taken for damage."""
+TRIES = 3
+"""How often a call is done again because the file was replaced meanwhile."""
+LITTLE = 256 * 1024
+"""Bytes free on a disk that is full: SQLite says so in several ways."""
+
+# The newest row is never deleted: its number is how SQLite knows the next one, so that there are no gaps.
+SCHEMA = f"""
+CREATE TABLE meta (
+    store TEXT NOT NULL, origin TEXT NOT NULL, shipped INTEGER NOT NULL
+) STRICT;
+CREATE TABLE entries (sequence INTEGER PRIMARY KEY, received INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+CREATE TABLE quarantine (
+    sequence INTEGER PRIMARY KEY, at INTEGER NOT NULL, reason TEXT NOT NULL, body BLOB NOT NULL
+) STRICT;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+"""
+
+_log = logging.getLogger("audit_pipeline.spool")
+
+_DURABILITY = {"disk": "FULL", "process": "NORMAL"}
+
+
+class _Damaged(SpoolError):
+    """The file cannot be read where it should be: it is to be repaired."""
+
+    def __init__(self, text: str, file: FileId | None) -> None:
+        super().__init__(text)
+        self.file = file
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def repairing(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """A method of what has a SpoolFile as `file`: where that proves to be damaged, it is repaired, and asked again."""
+
+    @wraps(method)
+    def ask(self: Any, *args: P.args, **named: P.kwargs) -> R:
+        file: SpoolFile = self.file
+        for _ in range(TRIES):
+            for pause in () if file.waits_to_repair else DOUBT_S:
+                try:
+                    return method(self, *args, **named)
+                except _Damaged:
+                    file.reopen()
+                    time.sleep(pause)
+            try:
+                return method(self, *args, **named)
+            except _Damaged as damage:
+                file.repair(damage)
+        return method(self, *args, **named)
+
+    return cast("Callable[Concatenate[Any, P], R]", ask)
+
+
+class SpoolFile:
+    """A process's connection to the spool's file. Serves all threads, one at a time, and survives fork.
+
+    `store` is the identity of the store that the spool serves; None opens a spool that exists already, whatever it
+    serves.
+    """
+
+    def __init__(self, path: Path, store: str | None, durability: str) -> None:
+        if durability not in _DURABILITY:
+            raise SettingsError(f"durability: {durability!r} is not allowed; allowed are {', '.join(_DURABILITY)}")
+        self.path = path
+        self.card = Card(path)
+        self.origin = ""
+        """The name this spool gave itself when it was made."""
+        self._store = store
+        self._durability = durability
+        self._lock = threading.RLock()
+        self._busy = False
+        self._interrupting: list[tuple[int, bytes]] = []
+        self._db: apsw.Connection | None = None
+        self._file: FileId | None = None
+        self._closed = False
+        self._held = False
+        self._next_repair = 0.0
+        self._hindrance: SpoolError | None = None
+        prepare_for_forks(self)
+
+    @property
+    def id(self) -> FileId | None:
+        """Which file the last call was about."""
+        return self._file
+
+    @property
+    def waits_to_repair(self) -> bool:
+        """Whether a repair was tried a short time ago, and another one would be too early."""
+        return time.monotonic() < self._next_repair
+
+    def connection(self) -> AbstractContextManager[apsw.Connection]:
+        """The connection, for this thread alone. Raises SpoolError, also in place of SQLite's errors in the block."""
+        return self._taken(self._ready)
+
+    def appending(self) -> AbstractContextManager[apsw.Connection]:
+        """As `connection`, for `insert`, which sees to it afterwards that the file is still the one at its path."""
+        return self._taken(self._opened)
+
+    @contextmanager
+    def _taken(self, ready: Callable[[], apsw.Connection]) -> Iterator[apsw.Connection]:
+        with self._lock, self._translated():
+            if self._busy:
+                raise SpoolError(f"{self.path}: asked in a signal handler, in the middle of a call; only record there")
+            self._busy = True
+            try:
+                yield ready()
+            finally:
+                self._finish()
+
+    def insert(self, rows: Sequence[tuple[int, bytes]]) -> int:
+        """Inside `appending`: put entries (when received, in ms; body) on disk, and return the last one's sequence."""
+        for _ in range(TRIES):
+            sequence = _insert(self._opened(), rows)
+            # Where a repair took the file away meanwhile, these may have come too late to be read out of it.
+            if not self._is_replaced():
+                return sequence
+        raise SpoolError(f"{self.path}: was replaced again and again; leave it where it is")
+
+    def interrupts(self, rows: Sequence[tuple[int, bytes]]) -> bool:
+        """Whether a signal handler asks in the middle of its thread's own call; that call then writes these too."""
+        with self._lock:
+            if self._busy:
+                self._interrupting += rows
+            return self._busy
+
+    def reopen(self) -> None:
+        """Go on with a new connection."""
+        with self._lock:
+            if self._db is not None:
+                _keep_log(self._db)
+            self._part()
+
+    def close(self) -> None:
+        """Free what this process holds. What is in the spool stays. May be called twice."""
+        with self._lock:
+            self._closed = True
+            self._part()
+
+    # Forks
+
+    def before_fork(self) -> None:
+        """Close the connection between two transactions. See forking."""
+        self._held = self._lock.acquire(timeout=WAIT_S)
+        if self._held:
+            self._part()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._held:
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Go on, with a connection of its own."""
+        self._lock = threading.RLock()
+        self._busy = False
+        self._interrupting = []  # the parent writes them
+        self._leave()
+
+    # Opening
+
+    def _finish(self) -> None:
+        """End a call: first write what signal handlers recorded in the middle of it, whichever call it was."""
+        try:
+            while self._interrupting:
+                rows = list(self._interrupting)
+                self.insert(rows)
+                del self._interrupting[: len(rows)]
+        finally:
+            self._busy = False
+        if self._interrupting:  # one more came between the last look and the line above
+            with self.connection():
+                pass
+
+    def _ready(self) -> apsw.Connection:
+        self._is_replaced()
+        return self._opened()
+
+    def _is_replaced(self) -> bool:
+        """Whether the file at the path is another one than that of the connection, which is then left."""
+        if self._db is None or file_id(self.path) == self._file:
+            return False
+        _log.error("%s: the spool was deleted or replaced; going on with what is there now", self.path)
+        self._leave()
+        return True
+
+    def _opened(self) -> apsw.Connection:
+        if self._closed:
+            raise SpoolError(f"{self.path}: the pipeline is closed; open another one")
+        if self._db is None:
+            # No repair may rename the files between the opening of one and of the next.
+            with locked(self.card.path, REPAIR_WAIT_S):
+                if salvage.is_unfinished(self.path):
+                    raise _Damaged(f"{self.path}: the spool is damaged, and its repair was interrupted", None)
+                self._db = self._open()
+        return self._db
+
+    def _open(self) -> apsw.Connection:
+        known = self.card.read()
+        self._file = file_id(self.path)
+        if self._file is None:
+            if self._store is None:
+                raise SpoolError(f"{self.path}: there is no spool; check AUDIT_SPOOL")
+            make_private(self.path)
+        elif known and not self.path.stat().st_size:
+            # SQLite would take it for a new database, and delete the log of the old one.
+            raise _Damaged(f"{self.path}: the spool is damaged: its file is empty", self._file)
+        db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            wait_for_locks(db, BUSY_MS)
+            use_wal(db, BUSY_MS)
+            # Checked cells: otherwise SQLite may write entries into a page of noise, and over each other.
+            db.execute(f"PRAGMA synchronous = {_DURABILITY[self._durability]}; PRAGMA cell_size_check = ON")
+            with transaction(db, "IMMEDIATE"):
+                if not self._is_spool(db):
+                    db.execute(SCHEMA)
+                    db.execute("INSERT INTO meta VALUES (?, ?, 0)", (self._store, os.urandom(8).hex()))
+                found: Any = db.execute("SELECT store, origin FROM meta").fetchone()
+                if found is None:
+                    raise _Damaged(f"{self.path}: the spool is damaged: it does not say whose it is", self._file)
+                store, self.origin = found
+            if self._store is not None and store != self._store:
+                raise SpoolMismatch(
+                    f"{self.path}: this spool serves the store {store}, not {self._store}; give each store a spool of "
+                    "its own (AUDIT_SPOOL)"
+                )
+            if known is None or (known.store, known.origin) != (store, self.origin):
+                self.card.write(store, self.origin)
+        except BaseException as error:
+            if isinstance(error, _Damaged | apsw.CorruptError | apsw.NotADBError | apsw.IOError):
+                _keep_log(db)
+            db.close(True)
+            raise
+        self._file = file_id(self.path)
+        return db
+
+    def _is_spool(self, db: apsw.Connection) -> bool:
+        application = db.execute("PRAGMA application_id").get
+        version = db.execute("PRAGMA user_version").get
+        if application == APPLICATION_ID and version == VERSION:
+            return True
+        if application == APPLICATION_ID:
+            raise SpoolMismatch(
+                f"{self.path}: is a spool of version {version}, this program knows version {VERSION}; "
+                "upgrade audit-pipeline"
+            )
+        if application or version or db.execute("SELECT count(*) FROM sqlite_schema").get or self._store is None:
+            raise SpoolMismatch(f"{self.path}: is no spool; AUDIT_SPOOL must name a file of its own")
+        return False
+
+    def _part(self) -> None:
+        """Close the connection, where that is safe; the caller holds the lock of this object."""
+        if self._db is None:
+            return
+        # The last one to close a database deletes its log, by its name: no repair may put another there meanwhile.
+        with suppress(Locked, OSError), locked(self.card.path, PART_WAIT_S):
+            if file_id(self.path) == self._file:
+                self._db.close(True)
+                self._db = None
+        self._leave()
+
+    def _leave(self) -> None:
+        """Go on without the connection, and without closing it: that would delete the log of what is at its path."""
+        if self._db is not None:
+            abandon(self._db)
+            self._db = None
+
+    # Repair
+
+    def repair(self, damage: _Damaged) -> None:
+        """Set the damaged file aside, and go on with a new one of what can be read. One process does; others wait.
+
+        Raises SpoolError where it cannot be done now: it is tried again later.
+        """
+        with self._lock:
+            self.reopen()
+            if self.waits_to_repair:
+                raise self._hindrance or damage
+            try:
+                with self._translated():
+                    self._repair(damage)
+            except SpoolError as error:
+                self._hindrance = error
+                raise
+
+    def _repair(self, damage: _Damaged) -> None:
+        with locked(self.card.path, REPAIR_WAIT_S):
+            there = file_id(self.path)
+            if not salvage.is_unfinished(self.path) and (there is None or there != damage.file):
+                return
+            self._next_repair, self._hindrance = time.monotonic() + REPAIR_PAUSE_S, None
+            known = self.card.read() or Known(self._store or "", "", 0)
+            done = salvage.repair(self.path, SCHEMA, known)
+        _log.error(
+            "%s. Its files were set aside as %s; what can be read of them goes on in a new spool%s; `audit-pipeline "
+            "doctor` says what to do",
+            damage, done.aside.name, f", {done.missing:,} entries are missing" if done.missing else "",
+        )  # fmt: skip
+
+    # Errors
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """SQLite's errors as this package's."""
+        try:
+            yield
+        except OSError as error:
+            read_only = error.errno == errno.EROFS
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise SpoolFull(f"{self.path}: the disk is full; free some room") from error
+            raise SpoolError(
+                f"{self.path}: the spool cannot be created: {error.strerror}; AUDIT_SPOOL names a file in a folder "
+                "that exists and can be written",
+                "read-only" if read_only else "unusable",
+            ) from error
+        except Locked as error:
+            raise SpoolError(f"{self.path}: another process repairs the spool; trying again helps") from error
+        except apsw.FullError as error:
+            raise SpoolFull(f"{self.path}: the disk is full; free some room") from error
+        except apsw.NotADBError as error:
+            if self.card.read() is not None:
+                raise _Damaged(f"{self.path}: the spool is damaged ({error})", self._file) from error
+            raise SpoolMismatch(f"{self.path}: is no spool; AUDIT_SPOOL must name a file of its own") from error
+        except apsw.BusyError as error:
+            raise SpoolError(f"{self.path}: another process has held the spool for {BUSY_MS // 1000} s") from error
+        except apsw.Error as error:
+            raise self._known(error) from error
+
+    def _known(self, error: apsw.Error) -> SpoolError:
+        code = getattr(error, "extendedresult", 0)
+        if isinstance(error, apsw.CorruptError) or "no such table" in str(error) or "no such column" in str(error):
+            return _Damaged(f"{self.path}: the spool is damaged ({error})", self._file)
+        if code in (apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_CORRUPTFS):
+            return _Damaged(f"{self.path}: the spool cannot be read ({error})", self._file)
+        # Some of what SQLite cannot do for want of room it calls by other names.
+        with suppress(OSError):
+            if isinstance(error, apsw.IOError | apsw.CantOpenError) and free_bytes(self.path.parent)[0] < LITTLE:
+                return SpoolFull(f"{self.path}: the disk is full; free some room")
+        read_only = isinstance(error, apsw.ReadOnlyError)
+        return SpoolError(
+            f"{self.path}: the spool cannot be used ({type(error).__name__}: {error}); check its disk, its rights "
+            "and its folder's",
+            "read-only" if read_only else "unusable",
+        )
+
+
+def _keep_log(db: apsw.Connection) -> None:
+    """Let the end of this connection change nothing: what is damaged is to be set aside as it is, with its log."""
+    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
+def _insert(db: apsw.Connection, rows: Sequence[tuple[int, bytes]]) -> int:
+    with transaction(db, "IMMEDIATE"):
+        db.executemany("INSERT INTO entries (received, body) VALUES (?, ?)", rows)
+        return db.last_insert_rowid()

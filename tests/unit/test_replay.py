@@ -1,0 +1,157 @@
+"""`ship --replay`: what the spool still has is sent again, and the store has each entry once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+import orjson
+import pytest
+
+from audit_pipeline import AuditPipeline, StoreUnavailable
+from audit_pipeline import replay as replay_module
+from audit_pipeline.event import AuditEvent
+from audit_pipeline.query import Query, Window
+from audit_pipeline.replay import replay
+from audit_pipeline.spool import Spool
+from audit_pipeline.stores import Refusal, open_store
+from audit_pipeline.stores.memory import MemoryStore
+
+TAKEN_ID = "01a206e3-901f-7632-bda1-8f0c9edc9b83"
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'audit.db'}"
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    return tmp_path / "audit.spool.db"
+
+
+def recorded(url: str, number: int = 50) -> list[str]:
+    """Entries that were recorded and stored."""
+    with AuditPipeline.open(url) as audit:
+        made = [audit.record("domain.created", target=str(place)) for place in range(number)]
+        assert audit.flush(10)
+    return made
+
+
+def stored(url: str) -> list[str]:
+    with closing(open_store(url)) as store:
+        return [event.id for event in store.search(Query("default", sort="timestamp"), Window(5000)).items]
+
+
+def command(url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "audit_pipeline", "ship", "--replay", "--store", url, *options],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_a_store_that_lost_entries_gets_them_again(url: str, tmp_path: Path) -> None:
+    """After an old copy of the store was put back, a replay brings what it lacks, and doubles nothing."""
+    made = recorded(url)
+    old = (tmp_path / "audit.db").read_bytes()
+    made += recorded(url)
+    (tmp_path / "audit.db").write_bytes(old)
+    assert stored(url) == made[:50]
+    done = command(url)
+    assert (done.returncode, done.stdout) == (0, "100 entries sent again; the store has each of them once\n")
+    assert stored(url) == made
+    again = command(url, "--json")
+    assert orjson.loads(again.stdout) == {"sent": 100, "refused": 0}
+    assert stored(url) == made
+
+
+def test_the_mark_stays_and_others_go_on(url: str, spool: Path) -> None:
+    """A replay moves no mark, and runs while another process records and ships."""
+    made = recorded(url)
+    with AuditPipeline.open(url) as audit:
+        ended = threading.Event()
+        more: list[str] = []
+
+        def record() -> None:
+            while not ended.is_set():
+                more.append(audit.record("domain.created"))
+
+        thread = threading.Thread(target=record)
+        thread.start()
+        try:
+            assert command(url).returncode == 0
+        finally:
+            ended.set()
+            thread.join()
+        assert audit.flush(20)
+        assert audit.spool.shipped() == audit.status().accepted == len(made) + len(more)
+    assert sorted(stored(url)) == sorted(made + more)
+
+
+def test_pending_entries_are_sent_too_and_stay_pending(url: str) -> None:
+    """Where nothing ships, a replay stores what waits; it is shipped all the same later, and stored once."""
+    with AuditPipeline.open(url, ship=False) as audit:
+        made = [audit.record("domain.created") for _ in range(3)]
+        assert command(url).stdout.startswith("3 entries sent again")
+        assert audit.status().pending == 3
+    assert stored(url) == made
+
+
+def test_what_the_store_refuses_it_refuses_again(url: str) -> None:
+    """An entry whose id was taken is named, and stays in quarantine once; the exit status says that it is a part."""
+    with AuditPipeline.open(url) as audit:
+        audit.record("domain.created", id=TAKEN_ID, target="first")
+        audit.record("domain.created", id=TAKEN_ID, target="second")
+        assert audit.flush(10)
+    done = command(url)
+    assert done.returncode == 3
+    assert done.stdout == "2 entries sent again; the store has each of them once; 1 entry refused, as before\n"
+    assert "refused: 2: its id is taken" in done.stderr
+    with closing(Spool(Path(url.removeprefix("sqlite:///")).with_name("audit.spool.db"), None)) as opened:
+        assert len(opened.quarantined()) == 1
+
+
+def test_a_damaged_row_is_passed_over(url: str, spool: Path) -> None:
+    """A row that cannot be read does not hold up those behind it."""
+    recorded(url, 10)
+    with closing(apsw.Connection(str(spool))) as db:
+        db.execute("UPDATE entries SET body = x'00' WHERE sequence IN (1, 5)")
+    assert command(url).stdout.startswith("8 entries sent again")
+
+
+def test_a_store_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is offered again for a while; then the command ends with the store's error, and can be run again."""
+    monkeypatch.setattr(replay_module, "PAUSE_S", (0.001, 0.002))
+    monkeypatch.setattr(replay_module, "PATIENCE_S", 0.1)
+    failures = [StoreUnavailable("down")] * 5
+
+    class Failing(MemoryStore):
+        def append(self, events: Sequence[AuditEvent]) -> list[Refusal]:
+            if failures:
+                raise failures.pop()
+            return super().append(events)
+
+    store = Failing()
+    with AuditPipeline.open("memory://", ship=False, spool=tmp_path / "s.db") as audit:
+        audit.record("domain.created")
+        assert [len(batch.events) for batch in replay(audit.spool, store)] == [1]
+        failures += [StoreUnavailable("down")] * 10_000
+        with pytest.raises(StoreUnavailable):
+            list(replay(audit.spool, store))
+        failures.clear()
+        assert len(list(replay(audit.spool, store))) == 1
+        assert store.search(Query("default"), Window(10)).total == 1
+
+
+def test_without_a_spool_it_says_so(url: str) -> None:
+    """Where there is no spool, one line says so, and none is made."""
+    done = command(url)
+    assert done.returncode == 1
+    assert "there is no spool yet" in done.stderr
+    assert not os.path.exists(url.removeprefix("sqlite:///"))
