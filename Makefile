@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test engine lint format openapi check wheel-check faults vendor-lit screenshots lock clean
+.PHONY: help demo test bench engine lint format openapi check wheel-check faults long vendor-lit screenshots lock clean
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +24,19 @@ demo: $(READY)  ## fill a store as a mail dashboard would, and serve it
 test: $(READY)  ## everything that has to hold
 	$(BIN)/python -m pytest
 
-faults: $(READY)  ## the long rounds: a cluster's nodes killed, engines restarted, exports dropped
-	$(BIN)/python -m pytest -m long
+faults: $(READY)  ## every fault, many times (under an hour); the table goes into docs/durability.md
+	rm -f build/faults.json
+	FAULTS=long $(BIN)/python -m pytest -m 'long or not long' tests/faults
+	$(BIN)/python -m tests.faults.tally
+	$(BIN)/python -m benchmarks.outage
+
+long: $(READY)  ## the other long rounds: exports dropped, 10,000 random requests, all states of the viewer
+	$(BIN)/python -m pytest -m long --ignore=tests/faults
+
+SIZE ?= 10000000
+
+bench: $(READY)  ## measure it beside the alternatives, and write docs/performance.md (SIZE=200000 for a quick look)
+	$(BIN)/python -m benchmarks --size $(SIZE) $(BENCH)
 
 engine: $(READY)  ## an OpenSearch by hand, until Ctrl-C
 	$(BIN)/python tests/engine.py

@@ -71,8 +71,8 @@ def test_a_long_text_costs_many_queries_nothing() -> None:
     ]
 
     def seconds(some: list[Query]) -> float:
-        began = time.perf_counter()
+        began = time.thread_time()
         assert all(searchable.matches(query) for query in some)
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     assert seconds(queries[1:]) < 5 * seconds(queries[:1]) + 0.05

@@ -1,0 +1,142 @@
+"""What a log call takes while the store is up, hung and down, beside one that ships nothing, and opensearch-logger.
+
+`python -m benchmarks.outage` writes its table into docs/durability.md. Each round asks every way in turn, each in a
+process of its own, at a steady pace and as fast as it can. `--calls` is how many of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from tests.engine import Cluster, start_cluster
+
+from .contenders import Contender, contender_python
+
+PACE_S = 0.002
+"""Between two calls at a steady pace, in seconds."""
+LIMITS = (1.25, 10.0)
+"""What p99 may be, times that with shipping off; and p99.9, milliseconds more."""
+DOCUMENT = Path(__file__).parent.parent / "docs" / "durability.md"
+BEGIN, END = "<!-- latencies: written by `make faults` -->", "<!-- end of latencies -->"
+
+Percentiles = tuple[float, float, float]
+"""The median, p99 and p99.9 of a call, in microseconds."""
+
+
+@contextmanager
+def _hung(cluster: Cluster) -> Iterator[str]:
+    cluster.nodes[0].pause()
+    try:
+        yield cluster.hosts[0]
+    finally:
+        cluster.nodes[0].resume()
+        cluster.wait(1, status="yellow")
+
+
+@contextmanager
+def _up(cluster: Cluster) -> Iterator[str]:
+    yield cluster.hosts[0]
+
+
+@contextmanager
+def _down(cluster: Cluster) -> Iterator[str]:
+    yield "127.0.0.1:1"
+
+
+STATES: dict[str, Callable[[Cluster], contextmanager[str]]] = {"up": _up, "hung": _hung, "down": _down}  # type: ignore[valid-type]
+
+
+def _percentiles(spent: list[float]) -> Percentiles:
+    ordered = sorted(spent)
+    return ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)], ordered[int(len(ordered) * 0.999)]
+
+
+def _asked(python: str, kind: str, folder: Path, url: str, calls: int, every: float) -> Percentiles:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with Contender(python, "emitters", kind, str(folder), url) as emitter:
+        emitter.ask(calls=200, threads=1, every=every)
+        found = emitter.ask(calls=calls, threads=1, every=every)["microseconds"]
+    shutil.rmtree(folder)
+    return _percentiles(found)
+
+
+def _measured(cluster: Cluster, folder: Path, rounds: int, calls: int) -> Iterator[tuple[str, str, Percentiles]]:
+    """Pace, what was asked, and what it took."""
+    other = contender_python(folder)
+    for number in range(rounds):
+        for pace, every in (("one in 2 ms", PACE_S), ("one after another", 0.0)):
+            for state, there in STATES.items():
+                with there(cluster) as host:
+                    url = f"opensearch://{host}?index=outage-{number}"
+                    # Its neighbour in time is what it is compared with.
+                    yield (
+                        pace,
+                        f"off, beside {state}",
+                        _asked(sys.executable, "disk", folder / "off", url, calls, every),
+                    )
+                    yield pace, state, _asked(sys.executable, "disk_shipping", folder / "own", url, calls, every)
+                    # It may wait for the store in a call: a part of the calls shows that.
+                    part = calls // 4 if state == "hung" else calls
+                    yield (
+                        pace,
+                        f"opensearch-logger, {state}",
+                        _asked(other, "opensearch_logger", folder / "other", host, part, every),
+                    )
+            cluster.clear("outage-", "bench-logger")
+
+
+def _table(measured: dict[tuple[str, str], list[Percentiles]]) -> tuple[str, bool]:
+    lines = [
+        "| calls | the store is | median | p99 | p99.9 | p99, shipping off | times | p99.9, ms more | holds | "
+        "opensearch-logger: median, p99, p99.9 |",
+        "|---|---|--:|--:|--:|--:|--:|--:|---|---|",
+    ]
+    whole = True
+    for pace, state in ((pace, state) for pace in dict.fromkeys(pace for pace, _ in measured) for state in STATES):
+        own, off = measured[pace, state], measured[pace, f"off, beside {state}"]
+        pairs = list(zip(own, off, strict=True))
+        times = min(one[1] / two[1] for one, two in pairs)
+        more = min((one[2] - two[2]) / 1000 for one, two in pairs)
+        best = min(own, key=lambda one: one[1])
+        holds = times <= LIMITS[0] and more <= LIMITS[1]
+        whole &= holds
+        other = min(measured[pace, f"opensearch-logger, {state}"], key=lambda one: one[1])
+        lines.append(
+            f"| {pace} | {state} | {' | '.join(f'{value:,.0f}' for value in best)} | {min(one[1] for one in off):,.0f} "
+            f"| {times:.2f} | {more:,.1f} | {'yes' if holds else 'no'} | {', '.join(f'{v:,.0f}' for v in other)} |"
+        )
+    return "\n".join(lines) + "\n", whole
+
+
+def main() -> int:
+    """Measure, print, and write it down."""
+    known = argparse.ArgumentParser(description=__doc__)
+    known.add_argument("--calls", type=int, default=10_000)
+    known.add_argument("--rounds", type=int, default=3)
+    known.add_argument("--data", type=Path, default=Path("build"), help="for spools and what is compared")
+    known.add_argument("--print-only", action="store_true", help="leave the document as it is")
+    chosen = known.parse_args()
+    folder = chosen.data.resolve()
+    folder.mkdir(exist_ok=True)
+    measured: dict[tuple[str, str], list[Percentiles]] = {}
+    with closing(start_cluster(1, "1g", jvm=())) as cluster:
+        for pace, what, found in _measured(cluster, folder, chosen.rounds, chosen.calls):
+            measured.setdefault((pace, what), []).append(found)
+            print(f"{pace}, {what}: {', '.join(f'{value:,.0f}' for value in found)} µs", file=sys.stderr, flush=True)
+    table, _ = _table(measured)
+    print(table, end="")
+    if not chosen.print_only:
+        text = DOCUMENT.read_text()
+        before, _, rest = text.partition(BEGIN)
+        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{rest.partition(END)[2]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
