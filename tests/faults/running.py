@@ -1,4 +1,4 @@
-"""A pipeline as it is run: emitters, a shipper, a server, each a process of its own; and what its operator sees of it."""
+"""A pipeline as it is run: emitters, a shipper, a server, each a process of its own; and what its operator sees."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def eventually(holds: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 class Running:
-    """One spool, below `folder`, and the processes that use it. They ship to `url`; `at` is the same store, undisturbed."""
+    """One spool, below `folder`, and the processes that use it. They ship to `url`; `at` is the same store, unspoiled."""
 
     def __init__(self, url: str, folder: Path, at: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ class Network:
 
     @contextmanager
     def toxic(self, kind: str, stream: str = "downstream", **attributes: int) -> Iterator[None]:
-        """Spoil requests (`upstream`) or answers (`downstream`) for as long as this block. toxiproxy knows the kinds."""
+        """Spoil requests (`upstream`) or answers (`downstream`), in a way of toxiproxy's, for as long as this block."""
         name = f"{kind}-{stream}"
         path = f"{self._path}/toxics"
         self._ask("POST", path, name=name, type=kind, stream=stream, toxicity=1.0, attributes=attributes)
