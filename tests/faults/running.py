@@ -35,7 +35,7 @@ def eventually(holds: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 class Running:
-    """One spool, below `folder`, and the processes that use it. They ship to `url`; `at` is the same store, unspoiled."""
+    """One spool, below `folder`, and the processes that use it. They ship to `url`; `at` is the store itself."""
 
     def __init__(self, url: str, folder: Path, at: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -200,8 +200,10 @@ def answered(status: int) -> Callable[[Cluster, str, Proxy], AbstractContextMana
     @contextmanager
     def harm(engine: Cluster, index: str, proxy: Proxy) -> Iterator[None]:
         proxy.before_sending = lambda exchange: (status, b'{"error":{"type":"security_exception"}}')
-        yield
-        proxy.before_sending = Proxy.before_sending
+        try:
+            yield
+        finally:
+            proxy.before_sending = Proxy.before_sending
 
     return harm
 
@@ -214,8 +216,10 @@ def names_of(engine: Cluster, index: str) -> list[str]:
 def read_only(engine: Cluster, index: str, proxy: Proxy) -> Iterator[None]:
     names = ",".join(names_of(engine, index))
     engine.call("PUT", f"/{names}/_settings", {"index.blocks.read_only": True})
-    yield
-    engine.call("PUT", f"/{names}/_settings", {"index.blocks.read_only": None})
+    try:
+        yield
+    finally:
+        engine.call("PUT", f"/{names}/_settings", {"index.blocks.read_only": None})
 
 
 @contextmanager
@@ -227,8 +231,10 @@ def red(engine: Cluster, index: str, proxy: Proxy) -> Iterator[None]:
     engine.call("PUT", f"/{names}/_settings", {setting: "nobody"})
     engine.call("POST", f"/{names}/_open?wait_for_active_shards=0")
     assert engine.call("GET", f"/_cluster/health/{names}")["status"] == "red"
-    yield
-    engine.call("PUT", f"/{names}/_settings", {setting: None})
+    try:
+        yield
+    finally:
+        engine.call("PUT", f"/{names}/_settings", {setting: None})
 
 
 @contextmanager
@@ -250,8 +256,10 @@ def foreign_index(engine: Cluster, index: str, proxy: Proxy) -> Iterator[None]:
     engine.call("DELETE", template)
     engine.call("PUT", f"/{name}")
     engine.call("PUT", template, found["index_template"])
-    yield
-    engine.call("DELETE", f"/{name}")
+    try:
+        yield
+    finally:
+        engine.call("DELETE", f"/{name}")
 
 
 STATES = {

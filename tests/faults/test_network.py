@@ -112,9 +112,9 @@ def test_a_network_that_breaks(running: Running, network: Network, opensearch: C
         eventually(lambda: running.stopped is None, 20, "shipping goes on")
     running.quiet()
     running.drain()
+    running.check(fault, tries)
     if breaking is answer_lost:
         assert offered_again(opensearch, running) > 0
-    running.check(fault, tries)
 
 
 def test_a_network_that_trickles(running: Running, network: Network) -> None:
