@@ -136,9 +136,10 @@ class Storm:
 def test_a_storm_of_answers(opensearch: Cluster, tmp_path: Path) -> None:
     """Whatever is answered, for requests and for entries: only what is refused for ever goes to quarantine.
 
-    REMOVED
+    Seen to double 1,200 entries with documents that have no id of their own, and to lose 159 of 573 where an item's
+    status above 400 was not looked at in `_create`.
     """
-    tries = of(250, 8)
+    tries = of(100, 8)
     url = new_store_url("opensearch", tmp_path)
     storm = Storm(5)
     with Proxy(opensearch.hosts[0]) as proxy, Running(proxy.before(url), tmp_path, url) as running:
@@ -274,6 +275,7 @@ STATES = {
     ),
     "answers: red cluster": State(red, "too few copies of a shard are there; wait for nodes", store="cannot answer"),
 }
+QUICK = ("answers: expired password (401)", "answers: read-only index", "answers: limit on shards")
 
 
 class Place(NamedTuple):
@@ -301,12 +303,13 @@ def place(opensearch: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long) if name.endswith("red cluster") else name for name in STATES]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in STATES]
 )
 def test_a_state_that_stops_shipping(opensearch: Cluster, place: Place, name: str) -> None:
     """Shipping stops and says why, nothing goes to quarantine, and afterwards it goes on by itself.
 
-    REMOVED
+    Seen to lose all 50 entries of a state (401, 403, read-only, limit on shards) with the shipper's mark moved before
+    the store has a batch; and to go on into the index that searches leave out, without the look at it in template.
     """
     running, state = place.running, STATES[name]
     border = time.time() - state.months_ago * MONTH_S
@@ -325,17 +328,17 @@ def test_a_state_that_stops_shipping(opensearch: Cluster, place: Place, name: st
         assert running.here.status().quarantined == 0
     running.drain()
     running.well()
-    running.check(name, 1)
+    running.check_last(name)
 
 
 def test_a_template_that_is_gone(opensearch: Cluster, tmp_path: Path) -> None:
     """Where somebody deleted the template, doctor says so; the next writer puts it back before it makes an index.
 
-    REMOVED
+    @TEMPLATE
     """
     url = new_store_url("opensearch", tmp_path)
     index = parse_qs(urlsplit(url).query)["index"][0]
-    tries = of(10, 1)
+    tries = of(6, 1)
     with Running(url, tmp_path) as running:
         shipper = running.ship()
         for number in range(tries + 1):

@@ -107,7 +107,7 @@ def test_a_node_is_killed(three: Cluster, running: Running, which: str) -> None:
             eventually(lambda: running.told() == (set(), 200), 30, "all is well without the node")
             if LONG:
                 node.start()
-                three.wait(3, timeout=120)
+                three.wait(3, timeout=300)
     asking.check(10 * tries)
     running.quiet()
     running.drain()
@@ -129,7 +129,7 @@ def test_a_rolling_restart(three: Cluster, running: Running) -> None:
             node.stop()
             goes_on(running)
             node.start()
-            three.wait(3, timeout=120)
+            three.wait(3, timeout=300)
     asking.check(30)
     running.quiet()
     running.drain()
@@ -152,7 +152,7 @@ def test_a_backup_is_put_back(three: Cluster, running: Running) -> None:
     for node in three.nodes:
         copy(node.folder / "data", node.folder / "backup")
         node.start()
-    three.wait(3, timeout=120)
+    three.wait(3, timeout=300)
     running.emit("--events", 3000, pause=0)
     running.finish()
     running.drain()
@@ -169,7 +169,7 @@ def test_a_backup_is_put_back(three: Cluster, running: Running) -> None:
         shutil.rmtree(node.folder / "data")
         copy(node.folder / "backup", node.folder / "data")
         node.start()
-    three.wait(3, timeout=120)
+    three.wait(3, timeout=300)
     running.drain()
     assert len(running.stored()) == 2010, "the cluster has lost what it had confirmed"
     assert running.command("ship", "--replay") == (0, "5,010 entries sent again; the store has each of them once\n")

@@ -90,16 +90,17 @@ BREAKING = {
     "network: no answer, then closed": (no_answer, 15),
     "network: down": (Network.down, 25),
 }
-QUICK = ("network: answer lost after the bulk was applied", "network: answers cut in the middle")
+QUICK = "network: answer lost after the bulk was applied"
 
 
 @pytest.mark.parametrize(
-    "fault", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in BREAKING]
+    "fault", [name if name == QUICK else pytest.param(name, marks=pytest.mark.long) for name in BREAKING]
 )
 def test_a_network_that_breaks(running: Running, network: Network, opensearch: Cluster, fault: str) -> None:
     """Again and again the network breaks while entries are made, and each time shipping goes on by itself.
 
-    REMOVED
+    Seen to double 386 entries (answer lost) and 552 (answers cut) with documents that have no id of their own, and to
+    lose 88 of 548 (requests cut) and 164 of 517 (down) with the shipper's mark moved before the store has a batch.
     """
     breaking, tries = BREAKING[fault][0], of(BREAKING[fault][1], 2)
     running.emit("--threads", 2, pause=0.01)
@@ -120,7 +121,7 @@ def test_a_network_that_breaks(running: Running, network: Network, opensearch: C
 def test_a_network_that_trickles(running: Running, network: Network) -> None:
     """Over a network that is very slow, and gives answers in little slices, entries arrive while it is.
 
-    REMOVED
+    Seen to bring nothing within a minute with BULK_TIMEOUT_S at 0.2 in writing: each answer was given up half-way.
     """
     tries = of(15, 1)
     running.emit("--threads", 2, pause=0.01)
@@ -139,7 +140,7 @@ def test_a_network_that_trickles(running: Running, network: Network) -> None:
 def test_a_network_that_swallows_everything(running: Running, network: Network) -> None:
     """Where connections stay open and nothing comes through, the shipper gives up waiting after a minute by itself.
 
-    REMOVED
+    @SWALLOW
     """
     running.emit(pause=0.01)
     running.ship()
@@ -158,7 +159,7 @@ def test_a_network_that_swallows_everything(running: Running, network: Network) 
 def test_a_network_that_is_down_at_start(toxiproxy: Toxiproxy, opensearch: Cluster, tmp_path: Path) -> None:
     """Emitters, a shipper and a server start while the store cannot be reached; all that is told, until it is up.
 
-    REMOVED
+    Seen to lose 1,000 of 1,000 with the shipper's mark moved before the store has a batch: none was waiting any more.
     """
     url = new_store_url("opensearch", tmp_path)
     network = toxiproxy.network(opensearch.hosts[0], up=False)
@@ -222,7 +223,7 @@ def unshipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def test_nobody_ships(unshipped: Running) -> None:
     """Where nobody ships, entries wait; doctor says so after a minute, and what to start.
 
-    REMOVED
+    What waits is safe by the spool alone: no safeguard of its own was taken out here.
     """
     if LONG:
         eventually(lambda: unshipped.here.status().oldest_ms > 60_000, 90, "entries wait for a minute")
@@ -241,7 +242,7 @@ def test_nobody_ships(unshipped: Running) -> None:
 def test_a_network_that_is_down_for_long(long_down: Callable[[], tuple[Network, Running, float]]) -> None:
     """The network is down for ten minutes: the hosts go on as fast as before, and afterwards all is stored.
 
-    REMOVED
+    Seen to lose 131 of the first 182 with the shipper's mark moved before the store has a batch: 51 were waiting.
     """
     network, running, begun = long_down()
     eventually(lambda: time.monotonic() - begun > DOWN_S, DOWN_S + 1, "the time is over")
