@@ -213,6 +213,11 @@ def names_of(engine: Cluster, index: str) -> list[str]:
     return [one["name"] for one in engine.call("GET", f"/_resolve/index/{index}-*")["indices"]]
 
 
+def month_of(index: str, ago: int) -> str:
+    """The index of entries that are so many months old."""
+    return f"{index}-{datetime.fromtimestamp(time.time() - ago * MONTH_S, UTC):%Y.%m}"
+
+
 @contextmanager
 def read_only(engine: Cluster, index: str, proxy: Proxy) -> Iterator[None]:
     names = ",".join(names_of(engine, index))
@@ -225,17 +230,14 @@ def read_only(engine: Cluster, index: str, proxy: Proxy) -> Iterator[None]:
 
 @contextmanager
 def red(engine: Cluster, index: str, proxy: Proxy) -> Iterator[None]:
-    """The primary shard may be on no node."""
-    names = ",".join(names_of(engine, index))
-    setting = "index.routing.allocation.require._name"
-    engine.call("POST", f"/{names}/_close")
-    engine.call("PUT", f"/{names}/_settings", {setting: "nobody"})
-    engine.call("POST", f"/{names}/_open?wait_for_active_shards=0")
-    assert engine.call("GET", f"/_cluster/health/{names}")["status"] == "red"
+    """The primary shard of the entries' month may be on no node."""
+    name, setting = month_of(index, 6), "index.routing.allocation.require._name"
+    engine.call("PUT", f"/{name}?wait_for_active_shards=0&timeout=1s", {"settings": {setting: "nobody"}})
+    assert engine.call("GET", f"/_cluster/health/{name}")["status"] == "red"
     try:
         yield
     finally:
-        engine.call("PUT", f"/{names}/_settings", {setting: None})
+        engine.call("PUT", f"/{name}/_settings", {setting: None})
 
 
 @contextmanager
@@ -251,7 +253,7 @@ def no_more_shards(engine: Cluster, index: str, proxy: Proxy) -> Iterator[None]:
 @contextmanager
 def foreign_index(engine: Cluster, index: str, proxy: Proxy) -> Iterator[None]:
     """Made while the template was gone, for the month of the entries: searches would not find what is in it."""
-    name = f"{index}-{datetime.fromtimestamp(time.time() - 4 * MONTH_S, UTC):%Y.%m}"
+    name = month_of(index, 4)
     template = f"/_index_template/{index}"
     (found,) = engine.call("GET", template)["index_templates"]
     engine.call("DELETE", template)
@@ -273,7 +275,9 @@ STATES = {
     "answers: index made without the template": State(
         foreign_index, "made without the index template", "store-mismatch", "made without the index template", 4
     ),
-    "answers: red cluster": State(red, "too few copies of a shard are there; wait for nodes", store="cannot answer"),
+    "answers: red cluster": State(
+        red, "too few copies of a shard are there; wait for nodes", store="cannot answer", months_ago=6
+    ),
 }
 QUICK = ("answers: expired password (401)", "answers: read-only index", "answers: limit on shards")
 
@@ -334,7 +338,7 @@ def test_a_state_that_stops_shipping(opensearch: Cluster, place: Place, name: st
 def test_a_template_that_is_gone(opensearch: Cluster, tmp_path: Path) -> None:
     """Where somebody deleted the template, doctor says so; the next writer puts it back before it makes an index.
 
-    @TEMPLATE
+    Seen to ship nothing any more (50 of 100 waited) where a template is put back only in a store without indices.
     """
     url = new_store_url("opensearch", tmp_path)
     index = parse_qs(urlsplit(url).query)["index"][0]
