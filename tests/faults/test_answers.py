@@ -276,7 +276,7 @@ STATES = {
         foreign_index, "made without the index template", "store-mismatch", "made without the index template", 4
     ),
     "answers: red cluster": State(
-        red, "too few copies of a shard are there; wait for nodes", store="cannot answer", months_ago=6
+        red, "too few copies of a shard are there; wait for nodes", store="have no copy that can be asked", months_ago=6
     ),
 }
 QUICK = ("answers: expired password (401)", "answers: read-only index", "answers: limit on shards")

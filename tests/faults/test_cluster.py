@@ -91,7 +91,7 @@ def goes_on(running: Running) -> None:
 def test_a_node_is_killed(three: Cluster, running: Running, which: str) -> None:
     """Entries and lists go on while a node is killed in the middle of bulk requests.
 
-    REMOVED
+    Not seen without a safeguard yet: the marks and ids that it rests on are those of the network's rounds.
     """
     tries = of(3, 1)
     api = running.serve()
@@ -119,7 +119,7 @@ def test_a_node_is_killed(three: Cluster, running: Running, which: str) -> None:
 def test_a_rolling_restart(three: Cluster, running: Running) -> None:
     """Each node is stopped and started again under load, as for an upgrade.
 
-    REMOVED
+    Not seen without a safeguard yet: the marks and ids that it rests on are those of the network's rounds.
     """
     api = running.serve()
     running.emit("--threads", 2, pause=0.005)
@@ -141,7 +141,7 @@ def test_a_rolling_restart(three: Cluster, running: Running) -> None:
 def test_a_backup_is_put_back(three: Cluster, running: Running) -> None:
     """The disks of all nodes are put back to an earlier state: `ship --replay` sends what the cluster had confirmed.
 
-    REMOVED
+    Not seen without a safeguard yet: the marks and ids that it rests on are those of the network's rounds.
     """
     running.serve()
     running.emit("--events", 2000, pause=0)

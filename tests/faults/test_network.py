@@ -140,7 +140,7 @@ def test_a_network_that_trickles(running: Running, network: Network) -> None:
 def test_a_network_that_swallows_everything(running: Running, network: Network) -> None:
     """Where connections stay open and nothing comes through, the shipper gives up waiting after a minute by itself.
 
-    @SW
+    Seen to wait on after 90 s with BULK_TIMEOUT_S at 6,000 in writing.
     """
     running.emit(pause=0.01)
     running.ship()
