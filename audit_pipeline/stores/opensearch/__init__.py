@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import SettingsError, StoreError
+from ...errors import SettingsError, StoreError, StoreUnavailable
 from ...event import AuditEvent
 from ...index_templates import GRANULARITIES
 from ...query import Query, Window
@@ -134,6 +134,14 @@ class OpenSearchStore(Store):
         template = self._template.state()
         health = self._engine.ask("GET", "/_cluster/health", needs=["status", "number_of_nodes"])
         count = self._engine.ask("GET", f"/{self._index}/_count", needs=["count"]) or {"count": 0}
+        shards = count.get("_shards", {"total": 0, "successful": 0})
+        if missing := shards["total"] - shards["successful"]:
+            # A count is answered without them; a search is not.
+            raise StoreUnavailable(
+                f"{self._engine.name}/{self._index}: {missing} of {shards['total']} shards have no copy that can be "
+                f"asked (the cluster is {health['status']}); start the missing nodes, or ask the cluster why with "
+                "GET /_cluster/allocation/explain"
+            )
         nodes = health["number_of_nodes"]
         return (
             f"{self._engine.name}/{self._index}: OpenSearch {about['version']['number']}, {health['status']}, "
