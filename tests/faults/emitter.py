@@ -41,6 +41,7 @@ def main() -> int:
     known.add_argument("--name", default="")
     known.add_argument("--events", type=int, default=10**9)
     known.add_argument("--border", type=float, help="a moment that the entries' times lie around")
+    known.add_argument("--detail", type=int, default=0, help="how many characters each entry has")
     known.add_argument("--pause", type=float, default=0.0, help="between two entries, in seconds")
     known.add_argument("--threads", type=int, default=1)
     known.add_argument("--ship", action="store_true")
@@ -53,7 +54,9 @@ def main() -> int:
 
     def emit(thread: int) -> None:
         for place in range(chosen.events):
-            given = {} if chosen.border is None else {"timestamp": chosen.border + (place % 2000 - 1000) / 10}
+            given: dict[str, Any] = {"detail": "d" * chosen.detail}
+            if chosen.border is not None:
+                given["timestamp"] = chosen.border + (place % 2000 - 1000) / 10
             try:
                 notes.call(audit, f"{name}-{thread}-{place}.example.com", **given)
             except AuditError as error:
