@@ -49,7 +49,7 @@ def main() -> int:
     known.add_argument("--stubborn", action="store_true", help="go on where an entry is refused")
     chosen = known.parse_args()
     notes = Notebook(chosen.said)
-    audit = AuditPipeline.open(chosen.store, ship=chosen.ship, durability=chosen.durability)
+    audit = _opened(chosen)
     name = chosen.name or str(os.getpid())
 
     def emit(thread: int) -> None:
@@ -67,6 +67,17 @@ def main() -> int:
 
     _together(chosen.threads, emit)
     return 0
+
+
+def _opened(chosen: argparse.Namespace) -> AuditPipeline:
+    while True:
+        try:
+            return AuditPipeline.open(chosen.store, ship=chosen.ship, durability=chosen.durability)
+        except AuditError as error:
+            if not chosen.stubborn:
+                raise
+            print(error, file=sys.stderr)
+            time.sleep(0.01)
 
 
 def _together(number: int, run: Callable[[int], None]) -> None:

@@ -1,0 +1,97 @@
+"""Disks that fail, are full, read-only, or give back something else than was written: what was accepted is stored."""
+
+from __future__ import annotations
+
+import random
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from audit_pipeline import SpoolError
+from audit_pipeline.spool import Spool
+
+from .conftest import Start
+from .power import HOWS, Disk, Recorder, Sum, put
+from .tally import Said, check, of, stored_in
+from .test_full import Place, Until
+from .test_power_loss import IDENTITY, SPOOL, entries, look, memory, often, upto
+
+__all__ = ["memory"]
+
+
+def test_a_sync_fails_and_what_it_had_to_write_is_gone(memory: Path) -> None:
+    """A failed sync drops what was written; what is accepted afterwards is there after a power loss all the same.
+
+    TODO
+    """
+    total = Sum()
+    failed = 0
+    breaks = False
+    chosen = random.Random(0)
+    for seed in range(of(400, 20)):
+        chosen = random.Random(seed)
+        folder = put({}, memory / "recorded")
+        with closing(Spool(folder / SPOOL, IDENTITY)) as first:
+            first.append(entries(chosen, "first", 1))
+        put({}, folder)
+        with Recorder(folder, lambda: breaks and chosen.random() < 0.3) as record:
+            spool = Spool(folder / SPOOL, IDENTITY)
+            often(spool)
+            for turn in range(30):
+                breaks = turn > 0
+                with suppress(SpoolError):
+                    record.append(entries(chosen, str(turn), chosen.randint(1, 3)), spool.append)
+                with suppress(SpoolError):
+                    if turn % 5 == 4:
+                        spool.mark_shipped(0)
+                    if turn % 10 == 9:
+                        spool.file.reopen()
+                        often(spool)
+            end = len(record.ops)
+            breaks = False
+            spool.close()
+        failed += sum(getattr(op, "failed", False) for op in record.ops)
+        disk = Disk()
+        moments = {chosen.randint(0, end) for _ in range(5)} | {end}
+        for moment, op in enumerate(record.ops[:end], 1):
+            disk.play(op)
+            if moment in moments:
+                how = chosen.choice(HOWS)
+                shipped, found = look(put(disk.after_cut(how, chosen), memory / "disk"))
+                begun = upto(moment, record.begun)
+                assert shipped == 0
+                assert all(
+                    event.to_bytes() == begun[event.id].to_bytes() for event in found.values() if event.id in begun
+                )
+                total.add(upto(moment, record.accepted), begun, found)
+    assert failed > total.tries // 2
+    total.check("sync fails and drops what was written, power loss")
+
+
+@pytest.mark.parametrize("chance", [0.02, 0.2])
+def test_writes_and_syncs_fail_at_random(tmp_path: Path, start: Start, until: Until, chance: float) -> None:
+    """Writes that fail or are cut and syncs that fail refuse calls; what was accepted survives that, and kill -9.
+
+    TODO
+    """
+    place = Place(tmp_path, (("AUDIT_SPOOL_LIMIT", str(2**30)),))
+    place.store_up()
+    kills = of(60, 3)
+    start("-m", "audit_pipeline", "ship", env=place.environment)
+    for number in range(kills):
+        said = tmp_path / f"said-{number}"
+        emitters = [
+            start("-m", "tests.faults.bad_disk", seed, chance, place.url, "--said", said, "--name", seed, "--stubborn",
+                  *(["--ship"] if seed % 2 else []), env=place.environment)
+            for seed in (2 * number, 2 * number + 1)
+        ]  # fmt: skip
+        until(lambda file=said: file.exists() and file.read_bytes().count(b"=") > 40, 60)
+        for emitter in emitters:
+            emitter.kill()
+            emitter.wait()
+    place.finish()
+    said = Said.by(*place.said())
+    assert len(said.begun) > kills, "hardly any call was refused"
+    stored = [pair for pair in stored_in(place.url) if pair[1] != "last"]
+    check(f"writes and syncs fail ({chance:.0%}), then kill -9", kills, said, stored)
