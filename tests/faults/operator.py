@@ -31,6 +31,7 @@ class Operator:
 
     def __init__(self, environment: dict[str, str], audit: AuditPipeline, settings: Settings) -> None:
         self._environment = environment
+        self._audit = audit
         self._client = API(settings, audit)
 
     def troubles(self) -> set[str]:
@@ -38,6 +39,10 @@ class Operator:
         metrics = self._client.get("/metrics", token=None)
         assert metrics.status_code == 200
         return set(re.findall(r'^audit_trouble\{kind="([a-z-]+)"\} 1$', metrics.text, re.MULTILINE))
+
+    def missing(self) -> int:
+        """How many entries are counted, and not told yet."""
+        return self._audit.gaps.missing()
 
     def ready(self) -> int:
         """The status of `/readyz`."""
@@ -79,8 +84,8 @@ class Operator:
 
 
 @contextmanager
-def operator(environment: dict[str, str]) -> Iterator[Operator]:
+def operator(environment: dict[str, str], on_full: str = "fail_closed") -> Iterator[Operator]:
     """A process that serves the API of this pipeline, and ships nothing."""
     settings = Settings.from_environment(environment)
-    with AuditPipeline.open(settings=replace(settings, on_full="fail_closed"), ship=False) as audit:
+    with AuditPipeline.open(settings=replace(settings, on_full=on_full), ship=False) as audit:
         yield Operator(environment, audit, settings)

@@ -77,16 +77,17 @@ Op = Write | Truncate | Sync | Name | SyncNames
 
 
 class Recorder:
-    """Records what this process does to the files of a folder while the block runs. `fails` says which sync fails."""
+    """Records what this process does to the files of a folder while the block runs."""
 
-    def __init__(self, folder: Path, fails: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, folder: Path) -> None:
         self.ops: list[Op] = []
         self.begun: list[tuple[int, AuditEvent]] = []
         """Entries, each with the number of operations before its call."""
         self.accepted: list[tuple[int, AuditEvent]] = []
         """Those whose call returned, with the number of operations before that."""
+        self.fails: Callable[[], bool] = lambda: False
+        """Whether the next sync fails."""
         self._folder = os.path.realpath(folder)
-        self._fails = fails
         self._names: dict[str, int] = {}
         self._files = 0
         self._descriptors: dict[int, int | None] = {}
@@ -120,7 +121,7 @@ class Recorder:
 
     def synced(self, file: int) -> bool:
         """A file is synced; say whether that succeeds."""
-        failed = self._fails()
+        failed = self.fails()
         self.ops.append(Sync(file, failed))
         return not failed
 

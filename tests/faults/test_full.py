@@ -3,87 +3,18 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import time
-from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
 
-from audit_pipeline import AuditPipeline
 from audit_pipeline.event import AuditEvent, now_ms
-from audit_pipeline.query import Query, Window
-from audit_pipeline.settings import Settings
 from audit_pipeline.spool import Spool
-from audit_pipeline.stores import open_store
 
 from .conftest import Start
 from .operator import operator
+from .place import MIB, Place, Until, counted, emit
 from .tally import Said, check, of, stored_in
-
-MIB = 2**20
-Until = Callable[[Callable[[], bool], float], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A spool of a mebibyte, and a store whose folder is not there yet: it is down."""
-
-    folder: Path
-    more: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def url(self) -> str:
-        return f"sqlite:///{self.folder / 'store' / 'audit.db'}"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        spool = str(self.folder / "audit.spool.db")
-        return {"AUDIT_STORE_URL": self.url, "AUDIT_SPOOL": spool, "AUDIT_SPOOL_LIMIT": str(MIB), **dict(self.more)}
-
-    def store_up(self) -> None:
-        """The store answers from now on."""
-        away = self.folder / "away"
-        if away.exists():
-            away.rename(self.folder / "store")
-        else:
-            (self.folder / "store").mkdir()
-
-    def store_away(self) -> None:
-        """The store is down again; what it has stays."""
-        (self.folder / "store").rename(self.folder / "away")
-
-    def said(self) -> list[Path]:
-        return sorted(self.folder.glob("said-*"))
-
-    def gaps(self) -> list[AuditEvent]:
-        with closing(open_store(self.url)) as store:
-            page = store.search(Query("default", actions=frozenset(["audit.gap"])), Window(1000))
-        return [store_event for store_event in page.items if store_event.action == "audit.gap"]
-
-    def finish(self) -> None:
-        """Ship all that is left, and tell what was counted."""
-        settings = Settings.from_environment({**self.environment, "AUDIT_ON_FULL": "fail_open"})
-        with AuditPipeline.open(settings=settings) as audit:
-            end = time.monotonic() + 60
-            while audit.gaps.missing():  # they are told once there is room
-                audit._tell_gaps()
-                assert time.monotonic() < end, "what was counted is not told"
-                time.sleep(0.05)
-            audit.record("domain.created", target="last")
-            assert audit.flush(60)
-
-
-def emit(start: Start, place: Place, name: object, *more: object) -> subprocess.Popen[bytes]:
-    said = place.folder / f"said-{name}"
-    return start("-m", "tests.faults.emitter", place.url, "--said", said, "--name", name, "--detail", 2000,
-                 "--stubborn", *more, env=place.environment)  # fmt: skip
-
-
-def counted(gaps: list[AuditEvent]) -> int:
-    return sum(gap.context["count"] for gap in gaps)
 
 
 def test_several_processes_at_the_limit(tmp_path: Path, start: Start) -> None:
