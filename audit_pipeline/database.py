@@ -14,6 +14,9 @@ __all__ = ["cut_log", "sync_failed", "transaction", "use_wal", "wait_for_locks"]
 
 PAUSES_S = (0.0001, 0.002)
 """The first and the longest pause before a lock is asked for again, in seconds."""
+_HEADER, _FRAME = 32, 24
+"""Bytes before the log's first frame, and before the page in each (https://sqlite.org/fileformat2.html#walformat)."""
+_SYNCS = frozenset((apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC))
 
 
 def wait_for_locks(db: apsw.Connection, busy_ms: int) -> None:
@@ -65,11 +68,11 @@ def transaction(db: apsw.Connection, kind: str = "DEFERRED") -> Iterator[None]:
 
 def sync_failed(error: BaseException) -> bool:
     """Whether the disk did not confirm what was written."""
-    return isinstance(error, apsw.IOError) and error.extendedresult in _SYNCS
+    return isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) in _SYNCS
 
 
 def cut_log(db: apsw.Connection, path: Path) -> None:
-    """Take what no transaction kept off the end of the log of the database at `path`. Raises SQLite's errors and OSError.
+    """Take what no transaction kept off the end of a database's log. Raises SQLite's errors and OSError.
 
     A sync that fails may leave in memory, and for all to read, what will never be on the disk. Whoever reads the log
     from its beginning would take it for kept, and everything after it would be gone with the power.
@@ -85,8 +88,3 @@ def cut_log(db: apsw.Connection, path: Path) -> None:
             if log.exists() and log.stat().st_size > end:
                 os.truncate(log, end)
             return
-
-
-_SYNCS = frozenset((apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC))
-_HEADER, _FRAME = 32, 24
-"""Bytes before the log's first frame, and before the page in each (https://sqlite.org/fileformat2.html#walformat)."""

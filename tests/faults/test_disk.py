@@ -21,11 +21,12 @@ from .tally import Said, check, of, stored_in
 def test_a_sync_fails_and_what_it_had_to_write_is_gone(memory: Path) -> None:
     """A failed sync drops what was written; what is accepted afterwards is there after a power loss all the same.
 
-    TODO
+    Seen to be corrupt after the cut, in one of the first tries, without `cut_log` (database): a spool that is opened
+    again reads what the failed sync left in memory, takes it for kept, and builds on it.
     """
     total = Sum()
     failed = 0
-    for seed in range(of(300, 20)):
+    for seed in range(of(300, 8)):
         chosen = random.Random(seed)
         record, end = emit_while_syncs_fail(put({}, memory / "recorded"), chosen)
         failed += sum(isinstance(op, Sync) and op.failed for op in record.ops)
@@ -63,11 +64,11 @@ def emit_while_syncs_fail(folder: Path, chosen: random.Random) -> tuple[Recorder
 def test_writes_and_syncs_fail_at_random(tmp_path: Path, start: Start, until: Until, chance: float) -> None:
     """Writes that fail or are cut and syncs that fail refuse calls; what was accepted survives that, and kill -9.
 
-    TODO
+    Seen to lose 7 of 132 where `_insert` (spool_file) passes over SQLite's IOError and FullError.
     """
     place = Place(tmp_path, (("AUDIT_SPOOL_LIMIT", str(2**30)),))
     place.store_up()
-    kills = of(60, 3)
+    kills = of(30, 2)
     start("-m", "audit_pipeline", "ship", env=place.environment)
     for number in range(kills):
         said = tmp_path / f"said-{number}"

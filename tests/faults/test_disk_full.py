@@ -49,13 +49,13 @@ def accepted(*files: Path) -> int:
 def test_a_full_disk(tmp_path: Path, disk: Path, start: Start, until: Until, on_full: str) -> None:
     """While the disk is full calls are refused, or counted in room that was taken before; with room again all goes on.
 
-    TODO
+    Without the lock that processes share in `_changed` (gaps), seen to tell of fewer than were counted.
     """
     place = Place(tmp_path, (("AUDIT_ON_FULL", on_full), ("AUDIT_SPOOL", str(disk / SPOOL))))
     place.store_up()
     shipper = start("-m", "audit_pipeline", "ship", env=place.environment)
     emitters = [emit(start, place, name, "--pause", 0.002) for name in range(3)]
-    times = of(12, 1)
+    times = of(6, 1)
     with operator(place.environment) as sees:
         until(lambda: accepted(*place.said()) > 100, 60)
         for _ in range(times):
@@ -84,10 +84,10 @@ def test_a_full_disk(tmp_path: Path, disk: Path, start: Start, until: Until, on_
 def test_a_file_system_becomes_read_only(tmp_path: Path, disk: Path, start: Start, until: Until) -> None:
     """What was accepted stays on a disk that is read-only; calls are counted by whoever makes them, and told later.
 
-    TODO
+    Seen to lose 186 of 250 where counts that cannot be written are not kept in memory (`_change`, gaps).
     """
     place = Place(tmp_path, (("AUDIT_ON_FULL", "fail_open"), ("AUDIT_SPOOL", str(disk / SPOOL))))
-    times = of(10, 1)
+    times = of(5, 1)
     for number in range(times):
         before, during = (tmp_path / f"said-{when}-{number}" for when in ("before", "during"))
         emitter = emit(start, place, f"before-{number}", "--pause", 0.005)

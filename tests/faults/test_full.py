@@ -20,11 +20,11 @@ from .tally import Said, check, of, stored_in
 def test_several_processes_at_the_limit(tmp_path: Path, start: Start) -> None:
     """With the store down four processes fill the spool: refused calls raise, accepted ones are stored, and it goes on.
 
-    TODO
+    Seen never to be full, as it deleted what waited, where `delete_shipped` (room) does not look at the mark.
     """
     place = Place(tmp_path)
     shipper = start("-m", "audit_pipeline", "ship", env=place.environment)
-    emitters = [emit(start, place, name, "--events", of(8000, 500), "--pause", 0.001) for name in range(4)]
+    emitters = [emit(start, place, name, "--events", of(3000, 300), "--pause", 0.001) for name in range(4)]
     with operator(place.environment) as sees:
         sees.sees("spool-limit", "AUDIT_SPOOL_LIMIT is 1,048,576", "AUDIT_SPOOL_LIMIT", "shipping-stopped")
         used = Spool(tmp_path / "audit.spool.db", None).status().used
@@ -45,7 +45,7 @@ def test_several_processes_at_the_limit(tmp_path: Path, start: Start) -> None:
 def test_an_entry_waits_for_too_long(tmp_path: Path, start: Start) -> None:
     """Once the oldest entry has waited for AUDIT_SPOOL_AGE calls are refused, and taken again when the store is back.
 
-    TODO
+    Seen to refuse none where `_made` (room) deletes the oldest to make room.
     """
     place = Place(tmp_path, (("AUDIT_SPOOL_AGE", "1"), ("AUDIT_SPOOL_LIMIT", str(2**30))))
     emitters = [emit(start, place, name, "--pause", 0.005) for name in range(2)]
@@ -71,11 +71,11 @@ def test_what_is_kept_for_a_replay_goes_first(tmp_path: Path, start: Start) -> N
 
     What the store lost meanwhile is sent again as far as the spool still has it, the newest, and none is doubled.
 
-    TODO
+    Seen to refuse entries where `_made` (room) deletes nothing.
     """
     place = Place(tmp_path)
     place.store_up()
-    rounds = of(12, 4)
+    rounds = of(8, 3)
     spool = None
     start("-m", "audit_pipeline", "ship", env=place.environment)
     for number in range(rounds):
@@ -104,12 +104,12 @@ def spool_is_contiguous(kept: list[AuditEvent]) -> bool:
 def test_processes_are_killed_while_they_count(tmp_path: Path, start: Start, until: Until) -> None:
     """With fail_open each call that returned is stored or counted once, though its process is killed at any point.
 
-    TODO
+    Seen to lose 34 of 3,384 without the lock that processes share in `_changed` (gaps).
     """
     chosen = random.Random(8)
     place = Place(tmp_path, (("AUDIT_ON_FULL", "fail_open"),))
     began = now_ms()
-    kills = of(150, 6)
+    kills = of(60, 4)
     shipper = start("-m", "audit_pipeline", "ship", env=place.environment)
     emitters = [emit(start, place, name) for name in range(3)]
     with operator(place.environment) as sees:
