@@ -73,29 +73,31 @@ def truncate(path: Path, size: int) -> None:
 def test_a_damaged_spool(tmp_path: Path, start: Start, until: Until, harm: str) -> None:
     """It is set aside as it is; entries elsewhere than on damaged pages are stored, and the number of the others told.
 
-    TODO
+    Seen to tell 3 too many where a repair does not read the log (pages).
     """
     tries = 1
     for number in range(tries):
         folder = tmp_path / str(number)
         folder.mkdir()
         one_try(Place(folder, (("AUDIT_SPOOL_LIMIT", str(2**30)),)), harm, start, until, random.Random(number))
-    # Each try has its own place; the row has all of them.
-    said, stored, told = Said(), [], 0
+    # Each try has its own place; the row has all of them. What is told as missing counts as stored.
+    total, stored, uncounted = Said(), [], 0
     for number in range(tries):
         place = Place(tmp_path / str(number))
-        one, there = Said.by(*place.said()), [pair for pair in stored_in(place.url) if pair[1] != "last"]
-        lost = one.accepted.keys() - {event_id for event_id, _ in there}
+        said, there = Said.by(*place.said()), [pair for pair in stored_in(place.url) if pair[1] != "last"]
+        lost = said.accepted.keys() - {event_id for event_id, _ in there}
         gaps = place.gaps()
-        # Where the mark is lost too, the store might have had them: then the number is not told, only that some miss.
-        unknown = harm == "emptied" and any("cannot be told" in gap.detail for gap in gaps)
-        assert counted(gaps) == len(lost) or unknown, f"{counted(gaps)} are told, {len(lost)} are missing"
-        assert not lost or harm not in ("header", "log")
-        told += len(lost)
-        said.accepted |= {event_id: target for event_id, target in one.accepted.items() if event_id not in lost}
-        said.begun |= one.begun
-        stored += there
-    check(f"spool damaged ({harm}); {told} entries told as missing", tries, said, stored)
+        if harm == "emptied" and any("cannot be told" in gap.detail for gap in gaps):
+            # The mark is lost too, and the store might have had them: it is told that some may miss, not how many.
+            uncounted += len(lost)
+        else:
+            assert counted(gaps) == len(lost), f"{counted(gaps)} are told, {len(lost)} are missing"
+            assert not lost or harm not in HEALED
+        stored += [*there, *((event_id, said.accepted[event_id]) for event_id in lost)]
+        total.accepted |= said.accepted
+        total.begun |= said.begun
+    without = f" ({uncounted} told as missing without their number)" if uncounted else ""
+    check(f"spool damaged: {harm}{without}", tries, total, stored)
 
 
 def one_try(place: Place, harm: str, start: Start, until: Until, chosen: random.Random) -> None:

@@ -36,7 +36,7 @@ def test_the_spool(memory: Path, monkeypatch: pytest.MonkeyPatch, durability: st
     with Recorder(folder) as record, closing(Spool(folder / SPOOL, IDENTITY, durability)) as spool:
         marks = emit_and_ship(record, spool, len, chosen)
     total = Sum()
-    for moment, how, files in cuts(record, of(4_000, 150), chosen):
+    for moment, how, files in cuts(record, of(2_000, 150), chosen):
         shipped, found = look(put(files, memory / "disk"), durability)
         begun, accepted = upto(moment, record.begun), [*upto(moment, record.accepted)]
         assert shipped <= max((mark for at, mark in marks if at <= moment), default=0), (moment, how)
@@ -64,7 +64,7 @@ def test_the_store_with_the_spool(memory: Path, monkeypatch: pytest.MonkeyPatch)
     ):
         emit_and_ship(record, spool, lambda events: _often_append(store, events), chosen)
     total = Sum()
-    for moment, how, files in cuts(record, of(2_500, 100), chosen):
+    for moment, how, files in cuts(record, of(1_500, 100), chosen):
         put(files, memory / "disk")
         begun, accepted = upto(moment, record.begun), upto(moment, record.accepted)
         with (
@@ -108,7 +108,7 @@ def test_each_byte_of_the_log(memory: Path, end: str) -> None:
         with spool.file.connection() as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         empty = len(record.ops)
-        made = [entries(random.Random(0), f"log-{place}", 2) for place in range(3)]
+        made = [entries(random.Random(0), f"log-{place}", 2) for place in range(2)]
         sizes = [0]
         for pair in made:
             record.append(pair, spool.append)
@@ -119,7 +119,7 @@ def test_each_byte_of_the_log(memory: Path, end: str) -> None:
     files = disk.after_cut("nothing", chosen)
     log = files[f"{SPOOL}-wal"]
     assert empty < last
-    assert len(log) == sizes[-1] > 3 * 4096
+    assert len(log) == sizes[-1] > 2 * 4096
     step = of(1, 397) if end == "cut" else of(29, 1_997)
     everything = {event.id: event.to_bytes() for pair in made for event in pair}
     total = Sum()
@@ -165,7 +165,7 @@ def test_the_gap_file(memory: Path) -> None:
                 told.append((len(record.ops), sum(event.context["count"] for event in events.events)))
                 gaps.settle(events)
     tries = lost = 0
-    for moment, how, files in cuts(record, of(10_000, 1_000), chosen):
+    for moment, how, files in cuts(record, of(4_000, 1_000), chosen):
         put(files, memory / "disk")
         begun = next((number for at, number in counted if at > moment), number)
         done = max((number for at, number in counted if at <= moment), default=0)
@@ -220,7 +220,7 @@ def test_the_repair_of_a_damaged_spool(memory: Path, monkeypatch: pytest.MonkeyP
     total = Sum()
     everything = [*kept, *(event.id for event in more)]
     monkeypatch.setattr("audit_pipeline.spool_file.REPAIR_PAUSE_S", 0.0)
-    for moment, how, disk in cuts(record, of(600, 40), chosen, before):
+    for moment, how, disk in cuts(record, of(300, 40), chosen, before):
         put(disk, memory / "disk")
         accepted = [*kept, *upto(moment, record.accepted)]
         with closing(Spool(memory / "disk" / SPOOL, IDENTITY)) as spool:
