@@ -13,7 +13,8 @@ from audit_pipeline.event import AuditEvent, IdFactory
 from audit_pipeline.normalize import build_event
 from audit_pipeline.spool import Quarantined, Spool
 
-from .power import HOWS, Disk, Recorder
+from .power import HOWS, Disk
+from .recorder import Recorder
 
 __all__ = [
     "IDENTITY",

@@ -17,7 +17,8 @@ from audit_pipeline.spool import Spool
 from audit_pipeline.stores.sqlite import SQLiteStore
 
 from .life import IDENTITY, MANY, OFTEN, SPOOL, STORE, cuts, emit_and_ship, entries, entry, look, upto
-from .power import Disk, Recorder, Sum, put
+from .power import Disk, Sum, put
+from .recorder import Recorder
 from .tally import of
 
 
