@@ -15,6 +15,9 @@ from .operator import operator
 from .place import Place, Until, emit, ended
 from .tally import Said, of
 
+NO_LIMIT = ("AUDIT_SPOOL_LIMIT", str(2**30))
+"""The disk is to be full first, however slowly entries are shipped."""
+
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
@@ -51,7 +54,7 @@ def test_a_full_disk(tmp_path: Path, disk: Path, start: Start, until: Until, on_
 
     Without the lock that processes share in `_changed` (gaps), seen to tell of fewer than were counted.
     """
-    place = Place(tmp_path, (("AUDIT_ON_FULL", on_full), ("AUDIT_SPOOL", str(disk / SPOOL))))
+    place = Place(tmp_path, (("AUDIT_ON_FULL", on_full), ("AUDIT_SPOOL", str(disk / SPOOL)), NO_LIMIT))
     place.store_up()
     shipper = start("-m", "audit_pipeline", "ship", env=place.environment)
     emitters = [emit(start, place, name, "--pause", 0.002) for name in range(3)]
@@ -86,7 +89,7 @@ def test_a_file_system_becomes_read_only(tmp_path: Path, disk: Path, start: Star
 
     Seen to lose 186 of 250 where counts that cannot be written are not kept in memory (`_change`, gaps).
     """
-    place = Place(tmp_path, (("AUDIT_ON_FULL", "fail_open"), ("AUDIT_SPOOL", str(disk / SPOOL))))
+    place = Place(tmp_path, (("AUDIT_ON_FULL", "fail_open"), ("AUDIT_SPOOL", str(disk / SPOOL)), NO_LIMIT))
     times = of(5, 1)
     for number in range(times):
         before, during = (tmp_path / f"said-{when}-{number}" for when in ("before", "during"))
