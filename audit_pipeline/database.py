@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import apsw
 
-__all__ = ["transaction", "use_wal", "wait_for_locks"]
+__all__ = ["cut_log", "sync_failed", "transaction", "use_wal", "wait_for_locks"]
 
 PAUSES_S = (0.0001, 0.002)
 """The first and the longest pause before a lock is asked for again, in seconds."""
+_HEADER, _FRAME = 32, 24
+"""Bytes before the log's first frame, and before the page in each (https://sqlite.org/fileformat2.html#walformat)."""
+_SYNCS = frozenset((apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC))
 
 
 def wait_for_locks(db: apsw.Connection, busy_ms: int) -> None:
@@ -59,3 +64,27 @@ def transaction(db: apsw.Connection, kind: str = "DEFERRED") -> Iterator[None]:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def sync_failed(error: BaseException) -> bool:
+    """Whether the disk did not confirm what was written."""
+    return isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) in _SYNCS
+
+
+def cut_log(db: apsw.Connection, path: Path) -> None:
+    """Take what no transaction kept off the end of a database's log. Raises SQLite's errors and OSError.
+
+    A sync that fails may leave in memory, and for all to read, what will never be on the disk. Whoever reads the log
+    from its beginning would take it for kept, and everything after it would be gone with the power.
+    """
+    while True:
+        version = db.pragma("data_version")
+        frames, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        with transaction(db, "IMMEDIATE"):
+            if db.pragma("data_version") != version:
+                continue
+            end = _HEADER + frames * (_FRAME + db.pragma("page_size")) if frames > 0 else 0
+            log = path.with_name(path.name + "-wal")
+            if log.exists() and log.stat().st_size > end:
+                os.truncate(log, end)
+            return

@@ -20,7 +20,7 @@ import apsw
 
 from . import salvage
 from .card import Card, Known
-from .database import transaction, use_wal, wait_for_locks
+from .database import cut_log, sync_failed, transaction, use_wal, wait_for_locks
 from .errors import SettingsError, SpoolError, SpoolFull, SpoolMismatch
 from .files import FileId, Locked, file_id, free_bytes, locked, make_private
 from .forking import WAIT_S, abandon, prepare_for_forks
@@ -113,7 +113,7 @@ class SpoolFile:
         self._store = store
         self._durability = durability
         self._lock = threading.RLock()
-        self._busy = False
+        self._busy = self._in_doubt = False
         self._interrupting: list[tuple[int, bytes]] = []
         self._db: apsw.Connection | None = None
         self._file: FileId | None = None
@@ -149,6 +149,11 @@ class SpoolFile:
             self._busy = True
             try:
                 yield ready()
+            except apsw.IOError as error:
+                self._in_doubt = self._in_doubt or sync_failed(error)
+                with suppress(apsw.Error, OSError):
+                    self._cut_log()
+                raise
             finally:
                 self._finish()
 
@@ -237,7 +242,14 @@ class SpoolFile:
                 if salvage.is_unfinished(self.path):
                     raise _Damaged(f"{self.path}: the spool is damaged, and its repair was interrupted", None)
                 self._db = self._open()
+        self._cut_log()
         return self._db
+
+    def _cut_log(self) -> None:
+        """After a sync that failed, see to it that nothing is built on what it should have written."""
+        if self._in_doubt and self._db is not None:
+            cut_log(self._db, self.path)
+            self._in_doubt = False
 
     def _open(self) -> apsw.Connection:
         known = self.card.read()

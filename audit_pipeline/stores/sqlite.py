@@ -10,7 +10,7 @@ import os
 import threading
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
@@ -18,7 +18,7 @@ from typing import Any
 
 import apsw
 
-from ..database import transaction, use_wal
+from ..database import cut_log, sync_failed, transaction, use_wal
 from ..errors import SettingsError, StoreError, StoreMismatch, StoreMissing, StoreUnavailable
 from ..event import AuditEvent
 from ..files import FileId, file_id, make_private
@@ -293,7 +293,10 @@ class SQLiteStore(Store):
         db = self._take(installing)
         try:
             yield db
-        except BaseException:
+        except BaseException as error:
+            if sync_failed(error):
+                with suppress(apsw.Error, OSError):
+                    cut_log(db, self.path)
             db.close()
             self._give(None)
             raise

@@ -41,6 +41,7 @@ def main() -> int:
     known.add_argument("--name", default="")
     known.add_argument("--events", type=int, default=10**9)
     known.add_argument("--border", type=float, help="a moment that the entries' times lie around")
+    known.add_argument("--detail", type=int, default=0, help="how many characters each entry has")
     known.add_argument("--pause", type=float, default=0.0, help="between two entries, in seconds")
     known.add_argument("--threads", type=int, default=1)
     known.add_argument("--ship", action="store_true")
@@ -48,12 +49,14 @@ def main() -> int:
     known.add_argument("--stubborn", action="store_true", help="go on where an entry is refused")
     chosen = known.parse_args()
     notes = Notebook(chosen.said)
-    audit = AuditPipeline.open(chosen.store, ship=chosen.ship, durability=chosen.durability)
+    audit = _opened(chosen)
     name = chosen.name or str(os.getpid())
 
     def emit(thread: int) -> None:
         for place in range(chosen.events):
-            given = {} if chosen.border is None else {"timestamp": chosen.border + (place % 2000 - 1000) / 10}
+            given: dict[str, Any] = {"detail": "d" * chosen.detail}
+            if chosen.border is not None:
+                given["timestamp"] = chosen.border + (place % 2000 - 1000) / 10
             try:
                 notes.call(audit, f"{name}-{thread}-{place}.example.com", **given)
             except AuditError as error:
@@ -64,6 +67,17 @@ def main() -> int:
 
     _together(chosen.threads, emit)
     return 0
+
+
+def _opened(chosen: argparse.Namespace) -> AuditPipeline:
+    while True:
+        try:
+            return AuditPipeline.open(chosen.store, ship=chosen.ship, durability=chosen.durability)
+        except AuditError as error:
+            if not chosen.stubborn:
+                raise
+            print(error, file=sys.stderr)
+            time.sleep(0.01)
 
 
 def _together(number: int, run: Callable[[int], None]) -> None:

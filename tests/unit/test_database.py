@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from audit_pipeline import database
-from audit_pipeline.database import transaction, use_wal
+from audit_pipeline.database import cut_log, transaction, use_wal
 
 Connect = Callable[[], apsw.Connection]
 
@@ -54,3 +54,22 @@ def test_a_transaction_is_whole_or_nothing(connect: Connect, kind: str, error: t
     with transaction(db, kind):
         db.execute("INSERT INTO numbers VALUES (3)")
     assert [number for (number,) in connect().execute("SELECT number FROM numbers")] == [1, 3]
+
+
+def test_the_end_of_the_log_is_cut(connect: Connect, tmp_path: Path) -> None:
+    """What stands in the log behind the last transaction goes; every transaction stays, whoever made it."""
+    ours, theirs = connect(), connect()
+    use_wal(ours, 0)
+    log = tmp_path / "file.db-wal"
+    for number in range(3):
+        (ours, theirs)[number % 2].execute("INSERT INTO numbers VALUES (?)", (number,))
+        kept = log.read_bytes()
+        log.write_bytes(kept + kept[32:])
+        cut_log(ours, tmp_path / "file.db")
+        assert log.read_bytes() == kept
+    assert theirs.execute("SELECT number FROM numbers").fetchall() == [(0,), (1,), (2,)]
+    theirs.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    cut_log(ours, tmp_path / "file.db")
+    assert not log.read_bytes()
+    ours.execute("INSERT INTO numbers VALUES (3)")
+    assert theirs.execute("SELECT count(*) FROM numbers").get == 4
