@@ -16,7 +16,7 @@ from typing import Any
 
 from audit_pipeline import AuditError, AuditPipeline
 
-__all__ = ["Notebook", "main"]
+__all__ = ["Notebook", "beside", "main"]
 
 
 class Notebook:
@@ -31,6 +31,11 @@ class Notebook:
         event_id = audit.record("domain.created", target=target, user="alice", ip="192.0.2.1", **given)
         os.write(self._file, f"={event_id} {target}\n".encode())
         return event_id
+
+
+def beside(place: int) -> float:
+    """How many seconds from the border an entry's time lies: before it and after it in turn."""
+    return (place * 997 % 2000 - 1000) / 10
 
 
 def main() -> int:
@@ -53,7 +58,7 @@ def main() -> int:
 
     def emit(thread: int) -> None:
         for place in range(chosen.events):
-            given = {} if chosen.border is None else {"timestamp": chosen.border + (place % 2000 - 1000) / 10}
+            given = {} if chosen.border is None else {"timestamp": chosen.border + beside(place)}
             try:
                 notes.call(audit, f"{name}-{thread}-{place}.example.com", **given)
             except AuditError as error:
