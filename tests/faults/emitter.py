@@ -25,11 +25,19 @@ class Notebook:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
+    def begin(self, target: str) -> None:
+        """A call begins."""
+        os.write(self._file, f"?{target}\n".encode())
+
+    def accepted(self, event_id: str, target: str) -> None:
+        """It returned."""
+        os.write(self._file, f"={event_id} {target}\n".encode())
+
     def call(self, audit: AuditPipeline, target: str, **given: Any) -> str:
         """Record an entry, and note both. Raises what `record` raises: then the entry was not accepted."""
-        os.write(self._file, f"?{target}\n".encode())
+        self.begin(target)
         event_id = audit.record("domain.created", target=target, user="alice", ip="192.0.2.1", **given)
-        os.write(self._file, f"={event_id} {target}\n".encode())
+        self.accepted(event_id, target)
         return event_id
 
 

@@ -22,19 +22,20 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 from audit_pipeline.api.auth import make_token
 
-import audit_pipeline.api.app
-import audit_pipeline.stores.opensearch
 from audit_pipeline import cli
 from audit_pipeline.event import uuid7
 from audit_pipeline.spool import Spool
 
 from . import emitter
 
+IMPORTED = ("uvicorn", "audit_pipeline.api.app", "audit_pipeline.stores.opensearch", "audit_pipeline.stores.sqlite")
+"""What children would import otherwise."""
 SLOTS = {"emitter": 3, "shipper": 2, "api": 1}
 """How many of each are there at a time."""
 LIVES_S = {"emitter": 1.0, "shipper": 0.5, "api": 0.3}
@@ -154,7 +155,8 @@ class Killer:
 
 def post(port: int, said: Path, border: float) -> None:
     """Post entries with ids of their own, each until it was accepted, and note that."""
-    token = make_token(os.environ["AUDIT_JWT_SECRET"], sub="poster", scope="audit:write", plan=None, org="default", ttl=86_400)  # fmt: skip
+    secret = os.environ["AUDIT_JWT_SECRET"]
+    token = make_token(secret, sub="poster", scope="audit:write", plan=None, org="default", ttl=86_400)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     file = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -199,7 +201,7 @@ def _be_child(run: Callable[[], object], parent: int) -> NoReturn:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         if os.getppid() == parent:
             run()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it was, it is no way out of here
         traceback.print_exc()
     finally:
         os._exit(1)
@@ -227,6 +229,8 @@ def main() -> int:
     known.add_argument("--seed", type=int, default=7)
     for name in ("--emitters", "--shippers", "--apis", "--entries"):
         known.add_argument(name, type=int, required=True)
+    for name in IMPORTED:
+        import_module(name)
     killer = Killer(known.parse_args())
     killer.run()
     print(json.dumps(killer.done))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from audit_pipeline.shipping import shipping_of
 from audit_pipeline.spool import Spool
 
 from ..engine import Cluster, start_cluster
@@ -100,6 +101,7 @@ def kill_and_check(name: str, url: str, folder: Path, start: Start, until: Until
     with closing(Spool(spool_path, None)) as spool:
         until(lambda: not spool.status().pending, 300)
         assert not spool.quarantine()
+    until(lambda: shipping_of(spool_path).process == shipper.pid, 60)
     shipper.send_signal(signal.SIGTERM)
     assert shipper.wait(60) == 0
     said = Said.by(*folder.glob("said-*"))
