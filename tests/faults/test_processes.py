@@ -273,7 +273,7 @@ def test_asked_to_end_in_the_middle_of_a_backlog(
 @pytest.fixture
 def clock(tmp_path: Path) -> tuple[dict[str, str], Callable[[str], None]]:
     """The environment of a process whose clock is off by what the function was told last, such as `-3d`."""
-    libraries = glob("/usr/lib*/**/faketime/libfaketimeMT.so.1", recursive=True)
+    libraries = glob("/usr/lib*/faketime/libfaketimeMT.so.1") + glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
     assert libraries, "libfaketime is missing: apt-get install libfaketime"
     file = tmp_path / "clock"
 
@@ -308,22 +308,25 @@ def test_clocks_that_jump(
     path = tmp_path / "audit.spool.db"
     jumps = of(60, 5)
     chosen = random.Random(7)
-    arguments = ("--said", tmp_path / "said-jumping", "--pause", 0.003, "--threads", 2, "--ship", "--name", "jumping")
-    host = start("-m", "tests.faults.emitter", url, *arguments, env=environment)
+    jumping = tmp_path / "said-jumping"
+    arguments = ("--said", jumping, "--pause", 0.003, "--ship", "--name", "jumping")
+    host = start("-m", "tests.faults.clocked", url, *arguments, env=environment)
     started = ("--said", tmp_path / "said-right", "--pause", 0.003, "--name", "right")
     right = start("-m", "tests.faults.emitter", url, *started)
-    until(path.exists, 60)
+    until(jumping.exists, 60)
     with closing(Spool(path, None)) as spool:
         for _ in range(jumps):
             turn(f"{chosen.choice('+-')}{chosen.randrange(1, 72)}{chosen.choice('hd')}")
-            upto = spool.status().accepted + 100
-            until(lambda upto=upto: spool.shipped() > upto, 60)
+            # The next entries have the new time, and are shipped.
+            size = jumping.stat().st_size
+            until(lambda size=size: jumping.stat().st_size > size + 500, 60)
+            upto = spool.status().accepted
+            until(lambda upto=upto: spool.shipped() >= upto, 60)
     for program in (host, right):
         assert program.poll() is None
         program.kill()
         program.wait()
     said = settle("clocks that jump by hours and days", jumps, url)
-    times = [id_time(event_id) for event_id, target in said.accepted.items() if target.startswith("jumping-0")]
-    steps = [after - before for before, after in itertools.pairwise(times)]
-    assert sum(step < -3_600_000 for step in steps) >= jumps // 4
-    assert sum(step > 3_600_000 for step in steps) >= jumps // 4
+    times = [id_time(event_id) for event_id, target in said.accepted.items() if target.startswith("jumping")]
+    steps = [abs(after - before) for before, after in itertools.pairwise(times)]
+    assert sum(step > 3_000_000 for step in steps) >= jumps - 1
