@@ -90,7 +90,7 @@ class Killer:
 
     def _enough(self) -> bool:
         files = self._folder.glob("said-*")
-        return sum(file.stat().st_size for file in files) > self._chosen.entries * 80
+        return sum(file.stat().st_size for file in files) > self._chosen.entries * 90
 
     def _begin(self, kind: str) -> Victim:
         number = next(self._numbers)

@@ -22,7 +22,7 @@ from .conftest import Start
 from .tally import LONG, Said, check, of, stored_in
 
 KINDS = ("emitter", "shipper", "api")
-TRIES = {"emitter": of(240, 8), "shipper": of(180, 5), "api": of(80, 3)}
+TRIES = {"emitter": of(320, 8), "shipper": of(140, 5), "api": of(40, 3)}
 """How often each is killed at least, for each store."""
 ENTRIES = of(50_000, 0)
 """How many entries are accepted at least, for each store."""
@@ -42,7 +42,11 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 def test_killed_with_the_embedded_store(tmp_path: Path, start: Start, until: Until) -> None:
-    """No kill of whoever records, ships or serves loses or doubles an entry in the SQLite store."""
+    """No kill of whoever records, ships or serves loses or doubles an entry in the SQLite store.
+
+    Seen to double 310 of 903 with the key of organisation and id no longer unique; to lose 238 of 1,828 with the mark
+    moved before the store has a batch; to lose 56 of 1,529 with entries gathered by fives before they are written.
+    """
     kill_and_check("SQLite", f"sqlite:///{tmp_path / 'audit.db'}", tmp_path, start, until, lambda: None)
 
 
@@ -75,7 +79,7 @@ def kill_and_check(name: str, url: str, folder: Path, start: Start, until: Until
     chosen = {
         **{"--store": url, "--folder": folder, "--border": border, "--port": free_port(), "--entries": ENTRIES},
         **{f"--{kind}s": number for kind, number in TRIES.items()},
-        "--pause": of(1, 0) / 1000,
+        "--pause": of(5, 0) / 10_000,
     }
     log = folder / "killer.log"
     with log.open("wb") as errors:

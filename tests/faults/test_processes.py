@@ -68,7 +68,7 @@ def settle(tmp_path: Path, start: Start, until: Until) -> Settle:
 
 def test_forks_of_an_open_pipeline(tmp_path: Path, url: str, start: Start, settle: Settle) -> None:
     """Children forked from a process whose pipeline is open, and whose threads record, record and ship like it."""
-    tries = of(25, 2)
+    tries = of(12, 1)
     for each in range(tries):
         host = start("-m", "tests.faults.hosts", "fork", url, "--said", tmp_path / f"said-{each}", "--events", 50)
         assert host.wait(120) == 0
@@ -77,8 +77,11 @@ def test_forks_of_an_open_pipeline(tmp_path: Path, url: str, start: Start, settl
 
 
 def test_tasks_that_are_cancelled(tmp_path: Path, url: str, start: Start, settle: Settle) -> None:
-    """Tasks of asyncio that record by structlog, most cancelled somewhere, leave each entry whole or not at all."""
-    tries = of(10, 1)
+    """Tasks of asyncio that record by structlog, most cancelled somewhere, leave each entry whole or not at all.
+
+    Seen to lose 3 of 973 with entries gathered by fives before they are written.
+    """
+    tries = of(8, 1)
     cancelled = 0
     for each in range(tries):
         host = start(
@@ -101,9 +104,12 @@ def test_threads(tmp_path: Path, url: str, start: Start, settle: Settle) -> None
 
 
 def test_ends_without_closing(tmp_path: Path, url: str, start: Start, settle: Settle) -> None:
-    """A process that ends by sys.exit, os._exit or an exception, in the middle of its threads' calls, loses none."""
+    """A process that ends by sys.exit, os._exit or an exception, in the middle of its threads' calls, loses none.
+
+    Seen to lose 9 of 599 with entries gathered by fives before they are written.
+    """
     ways = {"sys.exit": 0, "os._exit": 0, "exception": 1}
-    tries = of(20, 1)
+    tries = of(12, 1)
     for each in range(tries):
         for way, status in ways.items():
             said = tmp_path / f"said-{way}-{each}"
@@ -119,8 +125,11 @@ def test_ends_without_closing(tmp_path: Path, url: str, start: Start, settle: Se
 def test_gunicorn(
     preload: tuple[str, ...], tmp_path: Path, url: str, start: Start, until: Until, settle: Settle
 ) -> None:
-    """Four workers of gunicorn on one spool, opened before the fork or after, killed with -9 and started again."""
-    kills = of(60, 4)
+    """Four workers of gunicorn on one spool, opened before the fork or after, killed with -9 and started again.
+
+    Seen to lose 14 of 69, and 12 of 32 with preload, with entries gathered by fives before they are written.
+    """
+    kills = of(30, 4)
     port = free_port()
     environment = {"AUDIT_STORE_URL": url, "SAID": str(tmp_path / "said")}
     master = start(
@@ -247,8 +256,8 @@ def test_asked_to_end_in_the_middle_of_a_backlog(
     tmp_path: Path, url: str, start: Start, until: Until, settle: Settle
 ) -> None:
     """`ship` and `serve` that are asked to end while they drain a large backlog do so, and the next one goes on."""
-    tries = of(40, 4)
-    arguments = ("--said", tmp_path / "said", "--events", of(50_000, 5_000), "--threads", 2, "--durability", "process")
+    tries = of(20, 4)
+    arguments = ("--said", tmp_path / "said", "--events", of(20_000, 5_000), "--threads", 2, "--durability", "process")
     assert start("-m", "tests.faults.emitter", url, *arguments).wait(300) == 0
     chosen = random.Random(7)
     path = tmp_path / "audit.spool.db"
@@ -306,7 +315,7 @@ def test_clocks_that_jump(
     """A clock set hours and days back and forth: the order is that of the calls, and shipping goes on all the while."""
     environment, turn = clock
     path = tmp_path / "audit.spool.db"
-    jumps = of(60, 5)
+    jumps = of(40, 4)
     chosen = random.Random(7)
     jumping = tmp_path / "said-jumping"
     arguments = ("--said", jumping, "--pause", 0.003, "--ship", "--name", "jumping")
