@@ -34,14 +34,14 @@ TASKS = 40
 
 def fork(audit: AuditPipeline, notes: Notebook, events: int) -> None:
     """Fork children with the pipeline open, some by multiprocessing, while threads of the parent record; all record."""
-    stop = _in_threads(audit, notes, "parent")
+    stop = _in_threads(audit, notes, f"parent-{os.getpid()}")
     context = multiprocessing.get_context("fork")
     others, pids = [], []
     for each in range(CHILDREN // 2):
-        others.append(context.Process(target=_record, args=(audit, notes, f"other-{each}", events)))
+        others.append(context.Process(target=_record, args=(audit, notes, f"other-{os.getpid()}-{each}", events)))
         others[-1].start()
         if not (pid := os.fork()):
-            _record(audit, notes, f"child-{each}", events)
+            _record(audit, notes, f"child-{os.getpid()}-{each}", events)
             os._exit(0)
         pids.append(pid)
     ends = [os.waitpid(pid, 0)[1] for pid in pids]
@@ -61,7 +61,7 @@ def tasks(audit: AuditPipeline, notes: Notebook, events: int) -> None:
 
     async def work(task: int) -> None:
         for place in range(events):
-            target, event_id = f"task-{task}-{place}.example.com", uuid7(now_ms(), chosen.getrandbits(74))
+            target, event_id = f"task-{os.getpid()}-{task}-{place}.example.com", uuid7(now_ms(), chosen.getrandbits(74))
             notes.begin(target)
             if place % 2:
                 log.info("domain.created", target=target, id=event_id)

@@ -74,17 +74,17 @@ class Killer:
         self.done: Counter[str] = Counter()
 
     def run(self) -> None:
-        """Until each kind was killed as often as asked, and so many entries were accepted."""
+        """Until each kind was killed as often as asked; after that none, until so many entries were accepted."""
         wanted = {"emitter": self._chosen.emitters, "shipper": self._chosen.shippers, "api": self._chosen.apis}
         poster = _fork(lambda: post(self._chosen.port, self._posted, self._chosen.border))
-        while any(self.done[kind] < number for kind, number in wanted.items()) or not self._enough():
+        while (left := any(self.done[kind] < number for kind, number in wanted.items())) or not self._enough():
             for kind, slots in SLOTS.items():
                 for _ in range(slots - sum(victim.kind == kind for victim in self._victims)):
                     self._victims.append(self._begin(kind))
             assert os.waitpid(poster, os.WNOHANG) == (0, 0), "who posts has ended"
-            for victim in list(self._victims):
+            for victim in list(self._victims) if left else ():
                 self._see_to(victim)
-            time.sleep(0.002)
+            time.sleep(0.002 if left else 0.2)
         for pid in [poster, *(victim.pid for victim in self._victims)]:
             _kill(pid)
 
