@@ -62,7 +62,7 @@ def test_killed_with_opensearch(tmp_path: Path, start: Start, until: Until, engi
             engine.nodes[0].start()
             engine.wait()
 
-    prefix = f"t-killed-{secrets.token_hex(4)}"
+    prefix = f"t-killed-x{secrets.token_hex(4)}"
     try:
         kill_and_check("OpenSearch", engine.url(prefix), tmp_path, start, until, restart)
         names = {index["name"] for index in engine.call("GET", f"/_resolve/index/{prefix}-*")["indices"]}
