@@ -60,7 +60,7 @@ def test_killed_with_opensearch(tmp_path: Path, start: Start, until: Until, engi
         if LONG:
             engine.nodes[0].kill()
             engine.nodes[0].start()
-            engine.wait()
+            engine.wait(timeout=300)
 
     prefix = f"t-killed-x{secrets.token_hex(4)}"
     try:
