@@ -338,7 +338,7 @@ def test_clocks_that_jump(
     host = start("-m", "tests.faults.clocked", url, *arguments, env=environment)
     started = ("--said", tmp_path / "said-right", "--pause", 0.003, "--name", "right")
     right = start("-m", "tests.faults.emitter", url, *started)
-    until(jumping.exists, 60)
+    until(lambda: jumping.exists() and jumping.stat().st_size > 200, 60)
     with closing(Spool(path, None)) as spool:
         for _ in range(jumps):
             turn(f"{chosen.choice('+-')}{chosen.randrange(1, 72)}{chosen.choice('hd')}")
