@@ -16,7 +16,7 @@ from typing import Any
 
 from audit_pipeline import AuditError, AuditPipeline
 
-__all__ = ["Notebook", "main"]
+__all__ = ["Notebook", "beside", "main"]
 
 
 class Notebook:
@@ -25,12 +25,25 @@ class Notebook:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
+    def begin(self, target: str) -> None:
+        """A call begins."""
+        os.write(self._file, f"?{target}\n".encode())
+
+    def accepted(self, event_id: str, target: str) -> None:
+        """It returned."""
+        os.write(self._file, f"={event_id} {target}\n".encode())
+
     def call(self, audit: AuditPipeline, target: str, **given: Any) -> str:
         """Record an entry, and note both. Raises what `record` raises: then the entry was not accepted."""
-        os.write(self._file, f"?{target}\n".encode())
+        self.begin(target)
         event_id = audit.record("domain.created", target=target, user="alice", ip="192.0.2.1", **given)
-        os.write(self._file, f"={event_id} {target}\n".encode())
+        self.accepted(event_id, target)
         return event_id
+
+
+def beside(place: int) -> float:
+    """How many seconds from the border an entry's time lies: before it and after it in turn."""
+    return (place * 997 % 2000 - 1000) / 10
 
 
 def main() -> int:
@@ -56,7 +69,7 @@ def main() -> int:
         for place in range(chosen.events):
             given: dict[str, Any] = {"detail": "d" * chosen.detail}
             if chosen.border is not None:
-                given["timestamp"] = chosen.border + (place % 2000 - 1000) / 10
+                given["timestamp"] = chosen.border + beside(place)
             try:
                 notes.call(audit, f"{name}-{thread}-{place}.example.com", **given)
             except AuditError as error:
