@@ -1,19 +1,21 @@
-"""What only the embedded store has: a limit of its own on how long a query may take."""
+"""What only the embedded store has: a limit of its own on how long a query may take, and counts by day."""
 
 from __future__ import annotations
 
+import random
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import apsw
 import pytest
 
 from audit_pipeline.actions import catalogue
-from audit_pipeline.errors import StoreUnavailable
-from audit_pipeline.event import IdFactory, uuid7
+from audit_pipeline.errors import StoreMissing, StoreUnavailable
+from audit_pipeline.event import AuditEvent, IdFactory, uuid7
 from audit_pipeline.normalize import build_event
 from audit_pipeline.query import Query, Window, parse_words
-from audit_pipeline.stores import open_store, sqlite
+from audit_pipeline.stores import Store, open_store, sqlite
 
 
 def test_a_query_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +38,94 @@ def test_a_query_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: py
         with closing(store.snapshot(query, 10)) as snapshot:
             assert snapshot.total == 20_000
         assert store.histogram(query, edges) == [{"green": 20_000}]
+
+
+DAY_MS = 86_400_000
+ACTIONS = ("domain.created", "domain.deleted", "queue.flushed")
+
+
+def spread(number: int, days: int) -> list[AuditEvent]:
+    """Entries at random times of so many days, of which many begin or end a day; three actions, two outcomes."""
+    chosen = random.Random(number)
+    made = [
+        build_event(catalogue[action], {"target": "mail", "outcome": outcome, "user": chosen.choice("ab")}, IdFactory())
+        for action in ACTIONS
+        for outcome in ("success", "failure")
+    ]
+    times = [
+        (20_000 + chosen.randrange(days)) * DAY_MS + chosen.choice((-1, 0, 1, chosen.randrange(DAY_MS)))
+        for _ in range(number)
+    ]
+    return [
+        replace(chosen.choice(made), id=uuid7(moment, place), timestamp=moment) for place, moment in enumerate(times)
+    ]
+
+
+def check_against(oracle: Store, store: Store, seed: int) -> None:
+    """Totals, jumps and timelines of random selections are those of the oracle."""
+    chosen = random.Random(seed)
+    for _ in range(60):
+        start, end = (
+            chosen.choice(
+                (None, (20_000 + chosen.randrange(-40, 140)) * DAY_MS + chosen.choice((0, 0, -1, 1, 7_200_000)))
+            )
+            for _ in "ab"
+        )
+        query = Query(
+            "default",
+            actions=frozenset(
+                chosen.sample(("domain.created", "domain.deleted", "queue.flushed"), chosen.randrange(3))
+            ),
+            categories=chosen.choice((frozenset(), frozenset({"domains"}), frozenset({"domains", "queue"}))),
+            outcome=chosen.choice((None, "failure")),
+            user=chosen.choice((None, None, "a")),
+            start=start,
+            end=end,
+            sort=chosen.choice(("timestamp", "-timestamp", "action", "-action")),
+        )
+        total = oracle.search(query, Window(1)).total
+        window = Window(7, offset=chosen.choice((0, 1, total - 1, total, chosen.randrange(total + 1))) if total else 3)
+        assert store.search(query, window) == oracle.search(query, window), query
+        edges = sorted(20_000 * DAY_MS + chosen.randrange(-40 * 24, 140 * 24) * 3_600_000 for _ in range(9))
+        assert store.histogram(query, edges) == oracle.histogram(query, edges), query
+
+
+@pytest.mark.parametrize("days", [1, 3, 100])
+def test_counts_by_day_say_what_counting_says(tmp_path: Path, days: int) -> None:
+    """Totals, pages at any depth and timelines are the plain store's, whatever part of a day they begin and end in."""
+    with closing(open_store("memory://")) as oracle, closing(open_store(f"sqlite:///{tmp_path / 'audit.db'}")) as store:
+        entries = spread(1_500, days)
+        for some in (entries[first : first + 100] for first in range(0, 1_500, 100)):
+            oracle.append(some)
+            store.append(some)
+            store.append(some)  # what is there already is not counted again
+        check_against(oracle, store, days)
+
+
+def test_an_older_file_is_upgraded_with_its_entries_counted(tmp_path: Path) -> None:
+    """A file without counts refuses questions, is upgraded by the next entry, and then counts those it had too."""
+    path = tmp_path / "audit.db"
+    url = f"sqlite:///{path}"
+    entries = spread(400, 80)
+    with closing(open_store("memory://")) as oracle:
+        oracle.append(entries)
+        with closing(open_store(url)) as store:
+            store.append(entries[:-1])
+        with closing(apsw.Connection(str(path))) as db:
+            db.execute("DROP TABLE counts; DROP TRIGGER counts_insert; DROP TRIGGER counts_delete")
+            db.execute("PRAGMA user_version = 1")
+        with closing(open_store(url)) as store:
+            with pytest.raises(StoreMissing, match="version 1; upgrade it with `audit-pipeline setup`"):
+                store.search(Query("default"), Window(1))
+            store.append(entries[-1:])
+            check_against(oracle, store, 1)
+
+
+def test_an_entry_that_somebody_deletes_is_counted_no_more(tmp_path: Path) -> None:
+    """The counts follow the entries, whoever changes them."""
+    path = tmp_path / "audit.db"
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        store.append(spread(50, 3))
+        with closing(apsw.Connection(str(path))) as db:
+            db.execute("DELETE FROM entries WHERE number % 5 = 0")
+        assert store.search(Query("default"), Window(1)).total == 40

@@ -1,75 +1,37 @@
 """The embedded store: one SQLite file, with FTS5 for the search text.
 
-Three tables: `entries` is narrow, so that filters and counts read little; `contents` has the canonical bytes;
-`search` has the tokens that `query.search_texts` made. FTS5's own tokenizer only splits them at spaces again.
+Of its tables, `entries` is narrow, so that filters read little; `contents` has the canonical bytes; `search` has the
+tokens that `query.search_texts` made, which FTS5's own tokenizer only splits at spaces again; `counts` has how many
+entries there are.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import apsw
 
-from ..database import cut_log, sync_failed, transaction, use_wal
-from ..errors import SettingsError, StoreError, StoreMismatch, StoreMissing, StoreUnavailable
-from ..event import AuditEvent
-from ..files import FileId, file_id, make_private
-from ..forking import WAIT_S, abandon, prepare_for_forks
-from ..privacy import network_key, network_range, same_content
-from ..query import SEARCH_FIELDS, Query, SortKey, Window, Word, search_texts, sort_key
-from .base import QUERY_S, Arrival, Arrivals, Page, Refusal, Snapshot, Store, StoreURL, numbered
+from ...database import cut_log, sync_failed, transaction, use_wal
+from ...errors import SettingsError, StoreError, StoreMismatch, StoreMissing, StoreUnavailable
+from ...event import AuditEvent
+from ...files import FileId, file_id, make_private
+from ...forking import WAIT_S, abandon, prepare_for_forks
+from ...privacy import network_key, same_content
+from ...query import Query, Window, search_texts, sort_key
+from ..base import QUERY_S, Arrival, Arrivals, Page, Refusal, Snapshot, Store, StoreURL, numbered
+from .selection import Selection, id_bytes
+from .tables import VERSION, install, version_of
 
 __all__ = ["STORE", "SQLiteStore"]
 
-APPLICATION_ID = 0x41554454
-VERSION = 1
 BUSY_MS = 10_000
 """How long a statement waits for another process's lock, in milliseconds."""
-
-_SCHEMA = f"""
-CREATE TABLE orgs (org INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
-CREATE TABLE entries (
-    number INTEGER PRIMARY KEY,
-    org INTEGER NOT NULL,
-    id BLOB NOT NULL,
-    timestamp INTEGER NOT NULL,
-    action TEXT NOT NULL,
-    category TEXT NOT NULL,
-    user TEXT NOT NULL,
-    outcome TEXT NOT NULL,
-    network TEXT NOT NULL,
-    tone TEXT NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX entries_by_id ON entries (org, id);
-CREATE INDEX entries_by_time ON entries (org, timestamp, id);
-CREATE INDEX entries_by_action ON entries (org, action, timestamp, id);
-CREATE INDEX entries_by_user ON entries (org, user, timestamp, id);
-CREATE TABLE contents (
-    number INTEGER PRIMARY KEY, origin TEXT NOT NULL, sequence INTEGER NOT NULL, body BLOB NOT NULL
-) STRICT;
-CREATE VIRTUAL TABLE search USING fts5({", ".join(SEARCH_FIELDS)}, content='', columnsize=0, tokenize='ascii');
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {VERSION};
-"""
-
-RARE = 5_000
-"""Fewer entries than these, found by their words, are all looked at; of more, only those that come first in order."""
-
-# For each sort: its columns, the first of them the one that leads, each with whether it descends.
-_ORDERS = {
-    "-timestamp": (("timestamp", True), ("id", True)),
-    "timestamp": (("timestamp", False), ("id", False)),
-    "action": (("action", False), ("timestamp", True), ("id", True)),
-    "-action": (("action", True), ("timestamp", True), ("id", True)),
-}
 
 
 class SQLiteStore(Store):
@@ -109,10 +71,11 @@ class SQLiteStore(Store):
             if self._file_id() is None:
                 make_private(self.path)
             with self._connection(installing=True) as db, transaction(db, "IMMEDIATE"):
-                if _version(db, self.path) == VERSION:
+                found = version_of(db, self.path)
+                if found == VERSION:
                     return []
-                db.execute(_SCHEMA)
-                return [f"{self.path}: created"]
+                install(db, found)
+                return [f"{self.path}: {'upgraded' if found else 'created'}"]
 
     def append(self, events: Sequence[AuditEvent]) -> list[Refusal]:
         """See Store.append."""
@@ -136,7 +99,7 @@ class SQLiteStore(Store):
                     (
                         number,
                         orgs[event.org],
-                        _id_bytes(event.id),
+                        id_bytes(event.id),
                         event.timestamp,
                         event.action,
                         event.category,
@@ -164,7 +127,7 @@ class SQLiteStore(Store):
             row = db.execute(
                 "SELECT body, origin, sequence FROM contents WHERE number = "
                 "(SELECT number FROM entries WHERE org = (SELECT org FROM orgs WHERE name = ?) AND id = ?)",
-                (org, _id_bytes(event_id)),
+                (org, id_bytes(event_id)),
             ).fetchone()
             return AuditEvent.from_bytes(*row) if row else None
 
@@ -173,10 +136,10 @@ class SQLiteStore(Store):
         backwards = window.before is not None
         key = window.before or window.after
         with self._translated(), self._connection() as db, _in_time(db), transaction(db):
-            found = _Selection(query)
-            total = found.count(db)
+            found = Selection(db, query)
+            total = found.count()
             numbers = found.numbers(
-                db, window.size + 1, 0 if key else min(window.offset, 2**62), beyond=key, backwards=backwards
+                window.size + 1, 0 if key else min(window.offset, 2**62), beyond=key, backwards=backwards
             )
             more = len(numbers) > window.size
             numbers = numbers[: window.size]
@@ -186,9 +149,9 @@ class SQLiteStore(Store):
             if not items:
                 return Page((), total, has_previous=False, has_next=False)
             if backwards:
-                rest = bool(found.numbers(db, 1, beyond=sort_key(items[-1])))
+                rest = bool(found.numbers(1, beyond=sort_key(items[-1])))
                 return Page(items, total, has_previous=more, has_next=rest)
-            rest = bool(found.numbers(db, 1, beyond=sort_key(items[0]), backwards=True)) if key else window.offset > 0
+            rest = bool(found.numbers(1, beyond=sort_key(items[0]), backwards=True)) if key else window.offset > 0
             return Page(items, total, has_previous=rest, has_next=more)
 
     def snapshot(self, query: Query, limit: int) -> Snapshot:
@@ -216,25 +179,8 @@ class SQLiteStore(Store):
 
     def histogram(self, query: Query, edges: Sequence[int]) -> list[dict[str, int]]:
         """See Store.histogram."""
-        spans: list[dict[str, int]] = [{} for _ in edges[1:]]
-        numbered = ",".join(f"({place},{first},{end})" for place, (first, end) in enumerate(pairwise(edges)))
-        if not numbered:
-            return spans
         with self._translated(), self._connection() as db, _in_time(db), transaction(db):
-            found, source = _Selection(query), "spans CROSS JOIN entries"
-            if found.is_rare(db):
-                source, condition, bindings = f"{found.hits} CROSS JOIN spans", *found.led_by_words()
-            else:
-                condition, bindings = found.led_by_order()
-            rows = db.execute(
-                f"WITH spans (place, first, ending) AS (VALUES {numbered}) "
-                f"SELECT place, tone, count(*) FROM {source} "
-                f"WHERE timestamp >= first AND timestamp < ending AND {condition} GROUP BY place, tone",
-                bindings,
-            )
-            for place, tone, count in rows:
-                spans[place][tone] = count
-        return spans
+            return Selection(db, query).histogram(edges)
 
     def organisations(self) -> list[str]:
         """See Store.organisations."""
@@ -336,8 +282,13 @@ class SQLiteStore(Store):
         db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             db.set_busy_timeout(BUSY_MS)
-            if not installing and _version(db, self.path) == 0:
-                raise StoreMissing(f"{self.path}: is empty; install the store with `audit-pipeline setup`")
+            if not installing and (found := version_of(db, self.path)) != VERSION:
+                is_old = (
+                    f"is an audit store of version {found}; upgrade it with"
+                    if found
+                    else "is empty; install the store with"
+                )
+                raise StoreMissing(f"{self.path}: {is_old} `audit-pipeline setup`")
             if installing:
                 use_wal(db, BUSY_MS)
             db.execute("PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY")
@@ -390,26 +341,6 @@ def _in_time(db: apsw.Connection) -> Iterator[None]:
         db.set_progress_handler(None)
 
 
-def _version(db: apsw.Connection, path: Path) -> int:
-    """The version of the store in this file; 0 where there is nothing yet. Raises StoreMismatch."""
-    application = db.execute("PRAGMA application_id").get
-    version: int = db.execute("PRAGMA user_version").get
-    if application == APPLICATION_ID and version == VERSION:
-        return VERSION
-    if application == APPLICATION_ID:
-        raise StoreMismatch(
-            f"{path}: is an audit store of version {version}, this program knows version {VERSION}; "
-            "upgrade audit-pipeline"
-        )
-    if application or version or db.execute("SELECT count(*) FROM sqlite_schema").get:
-        raise StoreMismatch(f"{path}: is another program's database, no audit store; choose another path")
-    return 0
-
-
-def _id_bytes(event_id: str) -> bytes:
-    return bytes.fromhex(event_id.replace("-", ""))
-
-
 def _org(db: apsw.Connection, name: str) -> int:
     db.execute("INSERT INTO orgs (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
     number: int = db.execute("SELECT org FROM orgs WHERE name = ?", (name,)).get
@@ -427,7 +358,7 @@ def _stored(db: apsw.Connection, org: int, event_id: str) -> AuditEvent:
     row = db.execute(
         "SELECT body, origin, sequence FROM contents "
         "WHERE number = (SELECT number FROM entries WHERE org = ? AND id = ?)",
-        (org, _id_bytes(event_id)),
+        (org, id_bytes(event_id)),
     ).fetchone()
     assert row is not None
     return AuditEvent.from_bytes(*row)
@@ -441,113 +372,6 @@ def _contents(db: apsw.Connection, numbers: Sequence[int]) -> Iterator[tuple[byt
         yield row
 
 
-class _Selection:
-    """A Query as SQL."""
-
-    def __init__(self, query: Query) -> None:
-        self._order = _ORDERS[query.sort]
-        conditions = ["org = (SELECT org FROM orgs WHERE name = ?)"]
-        self.bindings: list[Any] = [query.org]
-        for column, values in (("action", query.actions), ("category", query.categories)):
-            if values:
-                conditions.append(f"{column} IN ({','.join('?' * len(values))})")
-                self.bindings += sorted(values)
-        if query.network is not None:
-            conditions.append("network BETWEEN ? AND ?")
-            self.bindings += network_range(query.network)
-        for condition, value in (
-            ("timestamp >= ?", query.start),
-            ("timestamp < ?", query.end),
-            ("user = ?", query.user),
-            ("outcome = ?", query.outcome),
-        ):
-            if value is not None:
-                conditions.append(condition)
-                self.bindings.append(value)
-        wanted = [word for word in query.words if not word.excluded]
-        self._words = " AND ".join(f"({_match(word)})" for word in wanted)
-        if unwanted := [word for word in query.words if word.excluded]:
-            conditions.append("number NOT IN (SELECT rowid FROM search WHERE search MATCH ?)")
-            self.bindings.append(" OR ".join(f"({_match(word)})" for word in unwanted))
-        self.where = " AND ".join(conditions)
-
-    hits = "(SELECT rowid AS hit FROM search WHERE search MATCH ?) CROSS JOIN entries ON number = hit"
-    """The entries that have the words, whatever else is asked of them."""
-
-    def led_by_words(self) -> tuple[str, list[Any]]:
-        """A condition on `hits`, and all bindings."""
-        # The plus hides the organisation's index, which SQLite would go through for every hit.
-        return f"+{self.where}", [self._words, *self.bindings]
-
-    def led_by_order(self) -> tuple[str, list[Any]]:
-        """A condition on `entries` that an index of the order can be walked with, and its bindings."""
-        if not self._words:
-            return self.where, self.bindings
-        condition = f"{self.where} AND number IN (SELECT rowid FROM search WHERE search MATCH ?)"
-        return condition, [*self.bindings, self._words]
-
-    def is_rare(self, db: apsw.Connection) -> bool:
-        """Whether words are asked for, and few entries have them."""
-        if not self._words:
-            return False
-        some = "SELECT * FROM search WHERE search MATCH ? LIMIT ?"
-        return bool(db.execute(f"SELECT count(*) < ? FROM ({some})", (RARE, self._words, RARE)).get)
-
-    def count(self, db: apsw.Connection) -> int:
-        """How many entries there are."""
-        source = self.hits if self._words else "entries"
-        condition, bindings = self.led_by_words() if self._words else self.led_by_order()
-        total: int = db.execute(f"SELECT count(*) FROM {source} WHERE {condition}", bindings).get
-        return total
-
-    def numbers(
-        self,
-        db: apsw.Connection,
-        limit: int,
-        offset: int = 0,
-        *,
-        beyond: SortKey | None = None,
-        backwards: bool = False,
-    ) -> array[int]:
-        """The numbers of entries in order (or against it); with a key, only those beyond it in that direction."""
-        rare = self.is_rare(db)
-        where, bindings = self.led_by_words() if rare else self.led_by_order()
-        bindings = list(bindings)
-        if beyond is not None:
-            condition, values = self._beyond(beyond, backwards)
-            where += f" AND {condition}"
-            bindings += values
-        order = ", ".join(
-            f"{column} {'DESC' if descending != backwards else 'ASC'}" for column, descending in self._order
-        )
-        rows = db.execute(
-            f"SELECT number FROM {self.hits if rare else 'entries'} WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",
-            [*bindings, limit, offset],
-        )
-        return array("q", (number for (number,) in rows))
-
-    def _beyond(self, key: SortKey, backwards: bool) -> tuple[str, list[Any]]:
-        last = (key.timestamp, _id_bytes(key.id))
-        descending = self._order[-1][1] != backwards
-        row = f"(timestamp, id) {'<' if descending else '>'} (?, ?)"
-        if len(self._order) == 2:
-            return row, [*last]
-        sign = "<" if self._order[0][1] != backwards else ">"
-        # The first condition says nothing new, but is one that the index can be entered by.
-        return f"action {sign}= ? AND (action {sign} ? OR {row})", [key.action, key.action, *last]
-
-
-def _match(word: Word) -> str:
-    """A word of `q` as an FTS5 expression. Tokens hold no quotes."""
-    if word.phrase:
-        return f'"{" ".join(word.tokens)}"'
-    *whole, beginning = (f'"{token}"' for token in word.tokens)
-    if not whole:
-        return f"{beginning}*"
-    together = " AND ".join([*whole, f"{beginning}*"])
-    return " OR ".join(f"{{{field}}} : ({together})" for field in SEARCH_FIELDS)
-
-
 class _SQLiteSnapshot(Snapshot):
     """One read transaction: it sees the file as it was when it began."""
 
@@ -557,10 +381,10 @@ class _SQLiteSnapshot(Snapshot):
         self._lock = threading.Lock()
         self._closed = False
         db.execute("BEGIN")
-        found = _Selection(query)
         with _in_time(db):
-            self.total = found.count(db)
-            self._numbers = found.numbers(db, limit)
+            found = Selection(db, query)
+            self.total = found.count()
+            self._numbers = found.numbers(limit)
 
     def batches(self, size: int = 1000) -> Iterator[Sequence[AuditEvent]]:
         for first in range(0, len(self._numbers), size):

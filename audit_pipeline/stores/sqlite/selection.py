@@ -1,0 +1,269 @@
+"""A Query as SQL, and how its entries are found in order.
+
+Three ways lead to them: an index of the order, which is walked; one such walk for each action, brought together; or the
+words, where few entries have them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from heapq import merge
+from itertools import islice, pairwise
+from typing import Any
+
+import apsw
+
+from ...privacy import network_range
+from ...query import SEARCH_FIELDS, Query, SortKey, Word
+from .counts import Counted
+
+__all__ = ["RARE", "Selection", "id_bytes"]
+
+RARE = 5_000
+"""Fewer entries than these, found by their words, are all looked at; of more, only those that come first in order."""
+
+Place = tuple[int, bytes, int]
+"""The time, id and number of an entry."""
+
+
+def id_bytes(event_id: str) -> bytes:
+    """An id as it is stored."""
+    return bytes.fromhex(event_id.replace("-", ""))
+
+
+class Selection:
+    """The entries that a Query selects, as a connection sees them in its transaction."""
+
+    def __init__(self, db: apsw.Connection, query: Query) -> None:
+        self._db = db
+        self._query = query
+        row = db.execute("SELECT org FROM orgs WHERE name = ?", (query.org,)).fetchone()
+        self._org: int = row[0] if row else -1
+        # What is counted by day, and what else an entry must be.
+        chosen, self._chosen = ["TRUE"], list[Any]()
+        for column, values in (("action", query.actions), ("category", query.categories)):
+            if values:
+                chosen.append(f"{column} IN ({','.join('?' * len(values))})")
+                self._chosen += sorted(values)
+        if query.outcome is not None:
+            chosen.append("outcome = ?")
+            self._chosen.append(query.outcome)
+        self._choice = " AND ".join(chosen)
+        self._rest, self._bindings = self._choice, list(self._chosen)
+        if query.user is not None:
+            self._also("user = ?", query.user)
+        if query.network is not None:
+            self._also("network BETWEEN ? AND ?", *network_range(query.network))
+        wanted = [word for word in query.words if not word.excluded]
+        self._words = " AND ".join(f"({_match(word)})" for word in wanted)
+        if unwanted := [word for word in query.words if word.excluded]:
+            matching = " OR ".join(f"({_match(word)})" for word in unwanted)
+            self._also("number NOT IN (SELECT rowid FROM search WHERE search MATCH ?)", matching)
+
+    def _also(self, condition: str, *values: Any) -> None:
+        self._rest += f" AND {condition}"
+        self._bindings += values
+
+    @cached_property
+    def _counted(self) -> Counted | None:
+        """Where all that is asked is counted by day: the counts."""
+        is_counted = self._rest == self._choice and not self._words
+        return Counted(self._db, self._org, self._choice, self._chosen) if is_counted else None
+
+    @cached_property
+    def _is_rare(self) -> bool:
+        """Whether words are asked for, and few entries have them."""
+        if not self._words:
+            return False
+        some = "SELECT * FROM search WHERE search MATCH ? LIMIT ?"
+        return bool(self._db.execute(f"SELECT count(*) < ? FROM ({some})", (RARE, self._words, RARE)).get)
+
+    # Counts
+
+    def count(self) -> int:
+        """How many entries there are."""
+        if self._counted is not None:
+            return self._counted.total(self._query.start, self._query.end)
+        source, where, bindings = self._source(by_words=bool(self._words))
+        total: int = self._db.execute(f"SELECT count(*) FROM {source} WHERE {where}", bindings).get
+        return total
+
+    def histogram(self, edges: Sequence[int]) -> list[dict[str, int]]:
+        """How many entries of each tone there are between each two edges (ms)."""
+        spans: list[dict[str, int]] = [{} for _ in edges[1:]]
+        start, end = self._query.start, self._query.end
+        bounded = [
+            (first if start is None else max(first, start), last if end is None else min(last, end))
+            for first, last in pairwise(edges)
+        ]
+        if self._counted is not None:
+            return [self._counted.tones(first, last) if first < last else {} for first, last in bounded]
+        numbered = ",".join(f"({place},{first},{last})" for place, (first, last) in enumerate(bounded))
+        if not numbered:
+            return spans
+        source, where, bindings = self._source(by_words=self._is_rare)
+        source = f"{source} CROSS JOIN spans" if self._is_rare else f"spans CROSS JOIN {source}"
+        rows = self._db.execute(
+            f"WITH spans (place, first, ending) AS (VALUES {numbered}) SELECT place, tone, count(*) FROM {source} "
+            f"WHERE {where} AND timestamp >= first AND timestamp < ending GROUP BY place, tone",
+            bindings,
+        )
+        for place, tone, number in rows:
+            spans[place][tone] = number
+        return spans
+
+    # Order
+
+    def numbers(
+        self, limit: int, offset: int = 0, *, beyond: SortKey | None = None, backwards: bool = False
+    ) -> array[int]:
+        """The numbers of entries in order (or against it); with a key, only those beyond it in that direction."""
+        if self._words or self._query.user is not None:
+            return self._sorted(limit, offset, beyond, backwards)
+        if self._query.sort in ("timestamp", "-timestamp"):
+            descending = (self._query.sort == "-timestamp") != backwards
+            actions = self._actions if self._query.actions or self._query.categories else [None]
+            return self._walked(actions, limit, offset, beyond, descending)
+        return self._by_action(limit, offset, beyond, backwards)
+
+    @cached_property
+    def _actions(self) -> list[str]:
+        """The actions that come into question, in their order."""
+        return Counted(self._db, self._org, self._choice, self._chosen).actions()
+
+    def _by_action(self, limit: int, offset: int, beyond: SortKey | None, backwards: bool) -> array[int]:
+        descending = (self._query.sort == "-action") != backwards
+        found = array("q")
+        for action in reversed(self._actions) if descending else self._actions:
+            if beyond is not None and action != beyond.action and (action > beyond.action) == descending:
+                continue
+            if offset and (there := self._count_of(action)) <= offset:
+                offset -= there
+                continue
+            key = beyond if beyond is not None and action == beyond.action else None
+            found += self._walked([action], limit - len(found), offset, key, not backwards)
+            offset = 0
+            if len(found) == limit:
+                break
+        return found
+
+    def _count_of(self, action: str) -> int:
+        if self._counted is not None:
+            return self._counts_of(action).total(self._query.start, self._query.end)
+        _, where, bindings = self._source(by_words=False)
+        sql = f"SELECT count(*) FROM entries WHERE {where} AND action = ?"
+        number: int = self._db.execute(sql, (*bindings, action)).get
+        return number
+
+    def _counts_of(self, action: str) -> Counted:
+        return Counted(self._db, self._org, f"{self._choice} AND action = ?", [*self._chosen, action])
+
+    def _walked(
+        self, actions: Sequence[str | None], limit: int, offset: int, beyond: SortKey | None, descending: bool
+    ) -> array[int]:
+        """The numbers of entries of these actions (None stands for all), in order of time."""
+        start, end = self._query.start, self._query.end
+        if offset and self._counted is not None:
+            counted = self._counted if len(actions) != 1 or actions[0] is None else self._counts_of(actions[0])
+            if (there := counted.skipped(offset, start, end, descending)) is None:
+                return array("q")
+            first, last, offset = there
+            start, end = (start, last) if descending else (first, end)
+        with ExitStack() as stack:
+            walks = []
+            for action in actions:
+                # Where there is one walk, the engine skips faster.
+                alone = len(actions) == 1
+                rows = self._walk(action, limit if alone else limit + offset, offset if alone else 0,
+                                  start, end, beyond, descending)  # fmt: skip
+                stack.callback(rows.close)
+                walks.append(rows)
+            if len(walks) == 1:
+                return array("q", (number for _, _, number in walks[0]))
+            ordered: Iterator[Place] = merge(*walks, reverse=descending)
+            return array("q", (number for _, _, number in islice(ordered, offset, offset + limit)))
+
+    def _walk(
+        self, action: str | None, limit: int, offset: int, start: int | None, end: int | None,
+        beyond: SortKey | None, descending: bool,
+    ) -> apsw.Cursor:  # fmt: skip
+        """A walk through the index of the time, or of an action's times."""
+        where, bindings = "org = ?", list[Any]([self._org])
+        conditions: list[tuple[str, tuple[Any, ...]]] = []
+        if action is not None:
+            conditions.append(("action = ?", (action,)))
+        if start is not None:
+            conditions.append(("timestamp >= ?", (start,)))
+        if end is not None:
+            conditions.append(("timestamp < ?", (end,)))
+        if beyond is not None:
+            sign = "<" if descending else ">"
+            conditions.append((f"(timestamp, id) {sign} (?, ?)", (beyond.timestamp, id_bytes(beyond.id))))
+        for condition, values in conditions:
+            where += f" AND {condition}"
+            bindings += values
+        way = "DESC" if descending else "ASC"
+        index = "entries_by_time" if action is None else "entries_by_action"
+        return self._db.execute(
+            f"SELECT timestamp, id, number FROM entries INDEXED BY {index} WHERE {where} AND {self._rest} "
+            f"ORDER BY timestamp {way}, id {way} LIMIT ? OFFSET ?",
+            [*bindings, *self._bindings, limit, offset],
+        )
+
+    def _sorted(self, limit: int, offset: int, beyond: SortKey | None, backwards: bool) -> array[int]:
+        """As `numbers`: the words or the user lead to the entries."""
+        source, where, bindings = self._source(by_words=self._is_rare)
+        by_action = self._query.sort in ("action", "-action")
+        descending = [(self._query.sort == "-action") != backwards] if by_action else []
+        descending += [(self._query.sort != "timestamp") != backwards] * 2
+        columns = ["action", "timestamp", "id"][-len(descending) :]
+        if beyond is not None:
+            last = (beyond.timestamp, id_bytes(beyond.id))
+            row = f"(timestamp, id) {'<' if descending[-1] else '>'} (?, ?)"
+            if by_action:
+                sign = "<" if descending[0] else ">"
+                # The first condition says nothing new, but is one that the index can be entered by.
+                where += f" AND action {sign}= ? AND (action {sign} ? OR {row})"
+                bindings += [beyond.action, beyond.action, *last]
+            else:
+                where += f" AND {row}"
+                bindings += last
+        order = ", ".join(
+            f"{column} {'DESC' if down else 'ASC'}" for column, down in zip(columns, descending, strict=True)
+        )
+        rows = self._db.execute(
+            f"SELECT number FROM {source} WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?", [*bindings, limit, offset]
+        )
+        return array("q", (number for (number,) in rows))
+
+    def _source(self, by_words: bool) -> tuple[str, str, list[Any]]:
+        """What to select from, a condition, and the bindings of both."""
+        # The plus hides an index that SQLite would take instead of the words, or of the user.
+        own = "org = ?"
+        where, bindings = self._rest, [self._org, *self._bindings]
+        for condition, value in (("timestamp >= ?", self._query.start), ("timestamp < ?", self._query.end)):
+            if value is not None:
+                where += f" AND {condition}"
+                bindings.append(value)
+        if by_words:
+            hits = "(SELECT rowid AS hit FROM search WHERE search MATCH ?) CROSS JOIN entries ON number = hit"
+            return hits, f"+{own} AND {where}", [self._words, *bindings]
+        if self._words:
+            where += " AND number IN (SELECT rowid FROM search WHERE search MATCH ?)"
+            bindings.append(self._words)
+        source = "entries INDEXED BY entries_by_user" if self._query.user is not None else "entries"
+        return source, f"{own} AND {where}", bindings
+
+
+def _match(word: Word) -> str:
+    """A word of `q` as an FTS5 expression. Tokens hold no quotes."""
+    if word.phrase:
+        return f'"{" ".join(word.tokens)}"'
+    *whole, beginning = (f'"{token}"' for token in word.tokens)
+    if not whole:
+        return f"{beginning}*"
+    together = " AND ".join([*whole, f"{beginning}*"])
+    return " OR ".join(f"{{{field}}} : ({together})" for field in SEARCH_FIELDS)
