@@ -77,7 +77,10 @@ class Room:
     def refusal(self, db: apsw.Connection) -> SpoolFull | None:
         """Why an entry would be refused now; None where it would not."""
         full, _ = self._look(db)
-        return None if full and full.reason != "age" and _has_shipped(db) else full
+        if full is None or full.reason == "age" or not _has_shipped(db):
+            return full
+        # What was shipped makes room for the next entry, unless not even that can be written.
+        return full if full.reason == "disk" and not _can_write(db) else None
 
     def make(self, db: apsw.Connection) -> None:
         """Make what room there can be made on a disk that is full."""
@@ -167,6 +170,17 @@ def _has_shipped(db: apsw.Connection) -> bool:
             "SELECT min(sequence) <= (SELECT shipped FROM meta) AND min(sequence) < max(sequence) FROM entries"
         ).get
     )
+
+
+def _can_write(db: apsw.Connection) -> bool:
+    """Whether the disk has room for a page of the log."""
+    try:
+        with transaction(db, "IMMEDIATE"):
+            # Changed and changed back, a page is written; an UPDATE to what is there already writes nothing.
+            db.execute("INSERT INTO quarantine VALUES (0, 0, '', x''); DELETE FROM quarantine WHERE sequence = 0")
+    except apsw.FullError:
+        return False
+    return True
 
 
 def oldest_ms(db: apsw.Connection) -> int:

@@ -219,7 +219,8 @@ def _tell(db: apsw.Connection, name: str, shipped: int | None, accepted: int) ->
         detail += "how many entries are missing cannot be told"
     else:
         detail += "no entry is known to be missing"
-    told = {"count": missing, "reason": "damaged", "from": _time(before), "to": _time(after)}
+    known = missing if missing or shipped is not None else None
+    told = {"count": known, "reason": "damaged", "from": _time(before), "to": _time(after)}
     event = gap_entry(uuid7(now, int.from_bytes(os.urandom(10), "big") >> 6), "default", name, detail, now, told)
     db.execute("INSERT INTO entries VALUES (?, ?, ?)", (last + 1, event.received, event.to_bytes()))
     db.execute("INSERT INTO entries (received, body) SELECT received, body FROM unplaced")

@@ -85,7 +85,8 @@ def emit(start: Start, place: Place, name: object, *more: object) -> subprocess.
 
 
 def counted(gaps: list[AuditEvent]) -> int:
-    return sum(gap.context["count"] for gap in gaps)
+    """How many entries gaps tell of; None stands for a number that cannot be told."""
+    return sum(gap.context["count"] or 0 for gap in gaps)
 
 
 def ended(place: Place, fault: str, tries: int, reason: str | None) -> None:

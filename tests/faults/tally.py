@@ -154,7 +154,10 @@ def main() -> int:
     document = DOCUMENT.read_text()
     before, _, rest = document.partition(BEGIN)
     after = rest.partition(END)[2]
-    note = "Stored can be more than accepted: a call that was killed had written its entry, and could not say so."
+    note = (
+        "Stored can be more than accepted: a call that was killed had written its entry, and could not say so. Entries "
+        "on the damaged pages of a spool, which an `audit.gap` tells by their number, count as stored."
+    )
     DOCUMENT.write_text(f"{before}{BEGIN}\n\n{_versions()} {note}\n\n{text}\n{END}{after}")
     return 1 if any(row.lost or row.doubled for row in rows) else 0
 

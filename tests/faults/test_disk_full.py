@@ -85,6 +85,36 @@ def test_a_full_disk(tmp_path: Path, disk: Path, start: Start, until: Until, on_
     ended(place, f"full disk, {on_full}", times, "disk" if on_full == "fail_open" else None)
 
 
+def test_a_disk_that_others_filled_while_entries_are_kept(
+    tmp_path: Path, disk: Path, start: Start, until: Until
+) -> None:
+    """Where not even the deletion of shipped entries can be written, that is told as long as calls are refused.
+
+    Seen to tell `disk-low` alone, while every call was refused, without `_can_write` (room).
+    """
+    place = Place(tmp_path, (("AUDIT_SPOOL", str(disk / SPOOL)), NO_LIMIT))
+    place.store_up()
+    shipper = start("-m", "audit_pipeline", "ship", env=place.environment)
+    assert emit(start, place, "before", "--events", 300).wait(60) == 0
+    place.finish()
+    filler = fill(disk)
+    emitter = emit(start, place, "during", "--pause", 0.005)
+    during = tmp_path / "said-during"
+    with operator(place.environment) as sees:
+        until(lambda: len(Said.by(during).begun) > 20, 60)
+        sees.sees("disk-full", "the disk is full", "Free some room")
+        refused = len(Said.by(during).begun)
+        until(lambda: len(Said.by(during).begun) > refused + 20, 60)
+        filler.unlink()
+        until(lambda: accepted(during) > 50, 60)
+        sees.await_troubles("disk-full", gone=True)
+    emitter.terminate()
+    emitter.wait()
+    assert shipper.poll() is None
+    place.finish()
+    ended(place, "full disk, shipped entries kept", 1, None)
+
+
 def test_a_file_system_becomes_read_only(tmp_path: Path, disk: Path, start: Start, until: Until) -> None:
     """What was accepted stays on a disk that is read-only; calls are counted by whoever makes them, and told later.
 
