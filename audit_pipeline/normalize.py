@@ -427,10 +427,10 @@ class _Cleaner:
 
     def _fit(self, context: dict[str, Any], place: int) -> dict[str, Any]:
         """The context within MAX_CONTEXT bytes: the small values stay whole, the large ones become cut text."""
-        sizes = {key: len(canonical_json({key: item})) for key, item in context.items()}
         size = len(canonical_json(context)) + self._removed
         if size <= MAX_CONTEXT:
             return context
+        sizes = {key: len(canonical_json({key: item})) for key, item in context.items()}
         room = MAX_CONTEXT - 2
         fitting: dict[str, Any] = {}
         lost: list[str] = []
