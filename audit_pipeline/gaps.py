@@ -158,6 +158,11 @@ class Gaps:
             coming = sum(one.count for _, one in self._coming)
             return coming + self._memory.total() + (book.total() if book else 0)
 
+    def in_memory(self) -> int:
+        """How many of them are lost with this process: those that could not be written."""
+        with self._lock:
+            return sum(one.count for _, one in self._coming) + self._memory.total()
+
     def told(self) -> Told | None:
         """The entries that tell what was counted: the same ones until `settle` is called. None where nothing was."""
         with self._lock:

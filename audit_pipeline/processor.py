@@ -267,6 +267,7 @@ class AuditPipeline:
         Nothing is lost where this is never called. May be called twice.
         """
         atexit.unregister(self._at_exit)
+        self._say_untold()
         end = time.monotonic() + timeout
         try:
             if self._last and self.shipper is not None and not self.flush(timeout):
@@ -282,6 +283,7 @@ class AuditPipeline:
 
     def _at_exit(self) -> None:
         """Ship what is left. The spool stays open: a handler that was registered earlier runs later, and may record."""
+        self._say_untold()
         try:
             if self._last and self.shipper is not None:
                 self.flush(1.0)
@@ -290,6 +292,11 @@ class AuditPipeline:
         if self.shipper is not None:
             self.shipper.stop(1.0)
         self._remove_folder()
+
+    def _say_untold(self) -> None:
+        if count := self.gaps.in_memory():
+            _log.error("%d entries were not recorded, and no entry will tell of it: not even their count could be "
+                       "written", count)  # fmt: skip
 
     def _remove_folder(self) -> None:
         """Remove the spool of a store that does not outlive its process; in a forked child, it is the parent's."""

@@ -18,7 +18,7 @@ from .errors import SpoolFull
 from .event import now_ms
 from .files import free_bytes
 
-__all__ = ["Limits", "Room", "delete_shipped", "oldest_ms", "used_bytes"]
+__all__ = ["Limits", "Room", "delete_shipped", "oldest_ms", "try_write", "used_bytes"]
 
 FLOOR = 16 * 2**20
 """Bytes that are left free on the disk at the least (of a small disk an eighth): to mark and to trim what is recorded
@@ -77,10 +77,7 @@ class Room:
     def refusal(self, db: apsw.Connection) -> SpoolFull | None:
         """Why an entry would be refused now; None where it would not."""
         full, _ = self._look(db)
-        if full is None or full.reason == "age" or not _has_shipped(db):
-            return full
-        # What was shipped makes room for the next entry, unless not even that can be written.
-        return full if full.reason == "disk" and not _can_write(db) else None
+        return None if full and full.reason != "age" and _has_shipped(db) else full
 
     def make(self, db: apsw.Connection) -> None:
         """Make what room there can be made on a disk that is full."""
@@ -172,15 +169,11 @@ def _has_shipped(db: apsw.Connection) -> bool:
     )
 
 
-def _can_write(db: apsw.Connection) -> bool:
-    """Whether the disk has room for a page of the log."""
-    try:
-        with transaction(db, "IMMEDIATE"):
-            # Changed and changed back, a page is written; an UPDATE to what is there already writes nothing.
-            db.execute("INSERT INTO quarantine VALUES (0, 0, '', x''); DELETE FROM quarantine WHERE sequence = 0")
-    except apsw.FullError:
-        return False
-    return True
+def try_write(db: apsw.Connection) -> None:
+    """Write a page. Raises SQLite's errors."""
+    with transaction(db, "IMMEDIATE"):
+        # Changed and changed back, a page is written; an UPDATE to what is there already would write nothing.
+        db.execute("INSERT INTO quarantine VALUES (0, 0, '', x''); DELETE FROM quarantine WHERE sequence = 0")
 
 
 def oldest_ms(db: apsw.Connection) -> int:

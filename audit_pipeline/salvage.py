@@ -224,6 +224,8 @@ def _tell(db: apsw.Connection, name: str, shipped: int | None, accepted: int) ->
     event = gap_entry(uuid7(now, int.from_bytes(os.urandom(10), "big") >> 6), "default", name, detail, now, told)
     db.execute("INSERT INTO entries VALUES (?, ?, ?)", (last + 1, event.received, event.to_bytes()))
     db.execute("INSERT INTO entries (received, body) SELECT received, body FROM unplaced")
+    # What comes before the first entry waits no more: a store has it, or it is missing.
+    db.execute("UPDATE meta SET shipped = max(shipped, (SELECT min(sequence) FROM entries) - 1)")
     return missing
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import orjson
@@ -58,6 +58,8 @@ class Shipping:
     """The process that ships; None where none does."""
     stopped: Stopped | None = None
     """None while all is well."""
+    tried: int = field(default=0, compare=False)
+    """When a process last took the right to ship, or told how it goes: milliseconds since the epoch, UTC."""
 
 
 class ShippingLock:
@@ -133,7 +135,8 @@ def shipping_of(spool: Path) -> Shipping:
 def _read(file: int) -> Shipping:
     with suppress(OSError, ValueError, KeyError, TypeError):
         told = orjson.loads(os.pread(file, SIZE, 0))
-        return Shipping(int(told["process"]), Stopped(**told["stopped"]) if told["stopped"] else None)
+        tried = int(os.fstat(file).st_mtime * 1000)
+        return Shipping(int(told["process"]), Stopped(**told["stopped"]) if told["stopped"] else None, tried)
     return Shipping(0)
 
 

@@ -6,7 +6,6 @@ store has taken them. What it shipped is kept for a day, within a size, so that 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from .database import transaction
 from .errors import SpoolError
 from .event import AuditEvent, now_ms
 from .files import FileId, free_bytes
-from .room import Limits, Room, delete_shipped, oldest_ms, used_bytes
+from .room import Limits, Room, delete_shipped, oldest_ms, try_write, used_bytes
 from .salvage import DAMAGED, damaged_files, readable
 from .spool_file import SpoolFile, repairing
 
@@ -326,9 +325,11 @@ class Spool:
     @repairing
     def _refusal(self) -> SpoolError | None:
         with self.file.connection() as db:
-            if not os.access(self.path, os.W_OK):
-                return SpoolError(f"{self.path}: cannot be written; check its disk and its rights", "read-only")
-            return self._room.refusal(db)
+            refusal = self._room.refusal(db)
+            if refusal is None:
+                # Neither rights nor how a disk is mounted tell whether it still takes what is written.
+                try_write(db)
+            return refusal
 
     @repairing
     def serves(self) -> str:

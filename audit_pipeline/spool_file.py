@@ -277,8 +277,17 @@ class SpoolFile:
                 store, self.origin = found
             if self._store is not None and store != self._store:
                 raise SpoolMismatch(
-                    f"{self.path}: this spool serves the store {store}, not {self._store}; give each store a spool of "
-                    "its own (AUDIT_SPOOL)"
+                    f"{self.path}: this spool serves the store {store}, not {self._store} (a path is as seen from the "
+                    "spool's folder); give each store a spool of its own (AUDIT_SPOOL), and where one of them was "
+                    "moved, move it back, or the other one along"
+                )
+            accepted = db.execute("SELECT coalesce(max(sequence), 0) FROM entries").get
+            if known is not None and known.origin == self.origin and known.accepted > accepted:
+                # A copy from before was put in its place, or its log is gone: what is missing is told as of any damage.
+                raise _Damaged(
+                    f"{self.path}: the spool is not whole: it has {accepted:,} entries, and had {known.accepted:,} "
+                    "before",
+                    self._file,
                 )
             if known is None or (known.store, known.origin) != (store, self.origin):
                 self.card.write(store, self.origin)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .errors import SpoolError
-from .event import format_timestamp
+from .event import format_timestamp, now_ms
+from .files import free_bytes
 from .gaps import Gaps
 from .room import FLOOR
 from .shipping import shipping_of
@@ -18,7 +19,9 @@ from .spool import Spool, SpoolStatus
 __all__ = ["KINDS", "Trouble", "troubles"]
 
 LOW = 4 * FLOOR
-"""Bytes free on a disk that is soon full."""
+"""Bytes free on a disk that is soon full; of a small disk a quarter."""
+GONE_MS = 30_000
+"""A process that ships tries again sooner than this, in milliseconds."""
 STUCK_MS = 60_000
 """An entry that waited longer in the spool means that nothing ships it."""
 
@@ -71,8 +74,10 @@ def troubles(spool: Spool, gaps: Gaps) -> Iterator[Trouble]:
         status = spool.status()
     except SpoolError:
         return
-    if status.free < LOW and (refusal is None or refusal.reason != "disk"):
-        yield Trouble("disk-low", f"{status.free / 1e6:,.1f} MB are free on its disk", "Free some room there.")
+    low = min(LOW, free_bytes(spool.path.parent)[1] // 4)
+    if status.free < low and (refusal is None or refusal.reason != "disk"):
+        text = f"{status.free / 1e6:,.1f} MB are free on its disk; that is little below {low / 1e6:,.1f}"
+        yield Trouble("disk-low", text, "Free some room there.")
     if status.damaged:
         names = ", ".join(file.name for file in status.damaged)
         advice = (
@@ -90,6 +95,10 @@ def _shipping(spool: Spool, status: SpoolStatus) -> Iterator[Trouble]:
     shipping = shipping_of(spool.path)
     if shipping.stopped is not None and status.pending:
         since = format_timestamp(shipping.stopped.since)
+        if shipping.process is None and now_ms() - shipping.tried > GONE_MS:
+            waits = f"{status.pending:,} waiting, and no process ships them; the last that did was stopped by this"
+            yield Trouble("waiting", f"{waits}: {shipping.stopped.text}", "Start `audit-pipeline ship`.")
+            return
         advice = "Entries stay in the spool meanwhile, and are shipped as soon as that is put right."
         yield Trouble("shipping-stopped", f"nothing is shipped since {since}: {shipping.stopped.text}", advice)
     elif status.oldest_ms > STUCK_MS:

@@ -16,6 +16,7 @@ import click
 import orjson
 
 from ..errors import AuditError, SettingsError, SpoolError, StoreMissing
+from ..event import format_timestamp
 from ..gaps import Gaps
 from ..replay import replay as replaying
 from ..settings import VARIABLES, Settings, spool_path
@@ -95,18 +96,21 @@ def _replay(settings: Settings, as_json: bool) -> int:
         if not path.exists():
             raise SpoolError(f"{path}: there is no spool yet; check AUDIT_STORE_URL and AUDIT_SPOOL")
         sent = refused = 0
+        since = None
         with closing(Spool(path, opened.identity(path))) as held, progress(held.status().accepted, "Sending") as bar:
             for batch in replaying(held, opened):
+                since = since or format_timestamp(batch.events[0].received)
                 sent += len(batch.events)
                 for refusal in batch.refused[: max(0, NAMED - refused)]:
                     say(f"refused: {refusal.event.sequence}: {refusal.reason}")
                 refused += len(batch.refused)
                 bar.update(batch.events[-1].sequence - bar.pos)
     if as_json:
-        click.echo(orjson.dumps({"sent": sent, "refused": refused}))
+        click.echo(orjson.dumps({"sent": sent, "refused": refused, "since": since}))
     else:
         stay = f"; {counted(refused)} refused, as before" if refused else ""
-        click.echo(f"{counted(sent)} sent again; the store has each of them once{stay}")
+        first = f" The first was recorded {since}; what came before, this spool has no more." if since else ""
+        click.echo(f"{counted(sent)} sent again; the store has each of them once{stay}.{first}")
     return IN_PART if refused else DONE
 
 

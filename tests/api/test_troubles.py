@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from unittest import mock
 
+import apsw
 import orjson
 import pytest
 
@@ -91,7 +92,10 @@ def _free(size: int) -> Iterator[None]:
 
 @contextmanager
 def read_only(audit: AuditPipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with mock.patch.object(spool_module.os, "access", return_value=False):
+    def refused(db: object) -> None:
+        raise apsw.ReadOnlyError("attempt to write a readonly database")
+
+    with mock.patch.object(spool_module, "try_write", refused):
         yield
 
 

@@ -64,10 +64,12 @@ def test_a_store_that_lost_entries_gets_them_again(url: str, tmp_path: Path) -> 
     (tmp_path / "audit.db").write_bytes(old)
     assert stored(url) == made[:50]
     done = command(url)
-    assert (done.returncode, done.stdout) == (0, "100 entries sent again; the store has each of them once\n")
+    assert done.returncode == 0
+    assert done.stdout.startswith("100 entries sent again; the store has each of them once. The first was recorded 20")
+    assert done.stdout.endswith("Z; what came before, this spool has no more.\n")
     assert stored(url) == made
     again = command(url, "--json")
-    assert orjson.loads(again.stdout) == {"sent": 100, "refused": 0}
+    assert orjson.loads(again.stdout).items() >= {"sent": 100, "refused": 0}.items()
     assert stored(url) == made
 
 
@@ -111,7 +113,9 @@ def test_what_the_store_refuses_it_refuses_again(url: str) -> None:
         assert audit.flush(10)
     done = command(url)
     assert done.returncode == 3
-    assert done.stdout == "2 entries sent again; the store has each of them once; 1 entry refused, as before\n"
+    assert done.stdout.startswith(
+        "2 entries sent again; the store has each of them once; 1 entry refused, as before. The first"
+    )
     assert "refused: 2: its id is taken" in done.stderr
     with closing(Spool(Path(url.removeprefix("sqlite:///")).with_name("audit.spool.db"), None)) as opened:
         assert len(opened.quarantined()) == 1

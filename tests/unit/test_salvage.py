@@ -399,7 +399,7 @@ def test_a_repair_that_finds_no_room_is_tried_again(path: Path, monkeypatch: pyt
     def full(*_: object) -> int:
         raise apsw.FullError("database or disk is full")
 
-    with closing(Spool(path, "store")) as spool, monkeypatch.context() as patched:
+    with closing(Spool(path, "store", at_once=False)) as spool, monkeypatch.context() as patched:
         patched.setattr(salvage_module, "_rebuild", full)
         patched.setattr(spool_file, "REPAIR_PAUSE_S", 60.0)
         for _ in range(3):
