@@ -129,3 +129,21 @@ def test_an_entry_that_somebody_deletes_is_counted_no_more(tmp_path: Path) -> No
         with closing(apsw.Connection(str(path))) as db:
             db.execute("DELETE FROM entries WHERE number % 5 = 0")
         assert store.search(Query("default"), Window(1)).total == 40
+
+
+def test_a_store_that_is_replaced_during_a_request_is_left_by_it(tmp_path: Path) -> None:
+    """The connection of a request that was under way is to the old file: nothing is written there later."""
+    path = tmp_path / "audit.db"
+    first, second = (build_event(catalogue["domain.created"], {}, IdFactory()) for _ in range(2))
+    with closing(open_store(f"sqlite:///{path}")) as store, closing(open_store(f"sqlite:///{path}")) as other:
+        assert isinstance(store, sqlite.SQLiteStore)
+        store.append([first])
+        with store._connection() as db:
+            assert db.execute("SELECT count(*) FROM entries").get == 1
+            (tmp_path / "old").mkdir()
+            for file in list(tmp_path.glob("audit.db*")):
+                file.rename(tmp_path / "old" / file.name)
+            other.setup()
+            store.check()
+        store.append([second])
+        assert other.search(Query("default"), Window(10)).total == 1

@@ -157,7 +157,7 @@ class SQLiteStore(Store):
     def snapshot(self, query: Query, limit: int) -> Snapshot:
         """See Store.snapshot."""
         with self._translated():
-            db = self._take()
+            db, _ = self._take()
             try:
                 return _SQLiteSnapshot(self, db, query, limit)
             except BaseException:
@@ -236,7 +236,7 @@ class SQLiteStore(Store):
     @contextmanager
     def _connection(self, installing: bool = False) -> Iterator[apsw.Connection]:
         """A connection of this process that nobody else uses meanwhile."""
-        db = self._take(installing)
+        db, file = self._take(installing)
         try:
             yield db
         except BaseException as error:
@@ -246,9 +246,10 @@ class SQLiteStore(Store):
             db.close()
             self._give(None)
             raise
-        self._give(db)
+        self._give(db, file)
 
-    def _take(self, installing: bool = False) -> apsw.Connection:
+    def _take(self, installing: bool = False) -> tuple[apsw.Connection, FileId | None]:
+        """A connection, and the file that it is to."""
         with self._freed:
             self._freed.wait_for(lambda: not self._forking)
             file = self._file_id()
@@ -259,19 +260,21 @@ class SQLiteStore(Store):
                 self._idle, self._file = [], file
             self._used += 1
             if self._idle:
-                return self._idle.pop()
+                return self._idle.pop(), file
         try:
-            return self._open(installing)
+            return self._open(installing), file
         except BaseException:
             self._give(None)
             raise
 
-    def _give(self, db: apsw.Connection | None) -> None:
+    def _give(self, db: apsw.Connection | None, file: FileId | None = None) -> None:
         """Give a connection back, to be used again; None for one that was closed."""
         with self._freed:
             self._used -= 1
-            if db is not None:
+            if db is not None and file == self._file:
                 self._idle.append(db)
+            elif db is not None:  # the file was replaced meanwhile
+                abandon(db)
             self._freed.notify_all()
 
     def _open(self, installing: bool = False) -> apsw.Connection:
