@@ -6,6 +6,7 @@ import random
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -147,3 +148,27 @@ def test_a_store_that_is_replaced_during_a_request_is_left_by_it(tmp_path: Path)
             store.check()
         store.append([second])
         assert other.search(Query("default"), Window(10)).total == 1
+
+
+def test_a_store_that_is_replaced_during_an_append_is_offered_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was committed to a file that is gone by then is not told as stored."""
+    path = tmp_path / "audit.db"
+    made = build_event(catalogue["domain.created"], {}, IdFactory())
+    write = sqlite._write
+
+    def replaced(*given: Any) -> None:
+        write(*given)
+        (tmp_path / "old").mkdir()
+        for file in list(tmp_path.glob("audit.db*")):
+            file.rename(tmp_path / "old" / file.name)
+
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        store.setup()
+        monkeypatch.setattr(sqlite, "_write", replaced)
+        with pytest.raises(StoreUnavailable, match="was replaced"):
+            store.append([made])
+        monkeypatch.undo()
+        store.append([made])
+        assert store.search(Query("default"), Window(10)).total == 1

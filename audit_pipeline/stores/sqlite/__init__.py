@@ -89,6 +89,7 @@ class SQLiteStore(Store):
         refusals: list[Refusal] = []
         contents: list[tuple[int, str, int, bytes]] = []
         texts: list[tuple[Any, ...]] = []
+        file = self._file_id()
         with self._translated(), self._connection() as db, transaction(db, "IMMEDIATE"):
             orgs = {name: _org(db, name) for name in {event.org for event in events}}
             number = db.execute("SELECT coalesce(max(number), 0) FROM entries").get
@@ -119,6 +120,8 @@ class SQLiteStore(Store):
                 if not same_content(event, _stored(db, orgs[event.org], event.id)):
                     refusals.append(Refusal(event, "its id is taken by an entry of other content"))
             _write(db, contents, texts)
+        if self._file_id() != file:
+            raise StoreUnavailable(f"{self.path}: was replaced during an append; trying again helps")
         return refusals
 
     def get(self, org: str, event_id: str) -> AuditEvent | None:
