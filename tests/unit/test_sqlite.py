@@ -172,3 +172,21 @@ def test_a_store_that_is_replaced_during_an_append_is_offered_it_again(
         monkeypatch.undo()
         store.append([made])
         assert store.search(Query("default"), Window(10)).total == 1
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_log_without_its_file_is_not_deleted(tmp_path: Path, emptied: bool) -> None:
+    """A new file beside it would make SQLite delete what only the log has."""
+    path, log = tmp_path / "audit.db", tmp_path / "audit.db-wal"
+    with closing(open_store(f"sqlite:///{tmp_path / 'other.db'}")) as other:
+        other.append([build_event(catalogue["domain.created"], {}, IdFactory())])
+        content = (tmp_path / "other.db-wal").read_bytes()
+    log.write_bytes(content)
+    if emptied:
+        path.touch()
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        with pytest.raises(StoreUnavailable, match="its log is there"):
+            store.append([build_event(catalogue["domain.created"], {}, IdFactory())])
+        assert log.read_bytes() == content
+        log.unlink()
+        store.append([build_event(catalogue["domain.created"], {}, IdFactory())])

@@ -68,6 +68,7 @@ class SQLiteStore(Store):
     def setup(self) -> list[str]:
         """Create the file and its tables. See Store.setup."""
         with self._translated():
+            self._keep_log()
             if self._file_id() is None:
                 make_private(self.path)
             with self._connection(installing=True) as db, transaction(db, "IMMEDIATE"):
@@ -285,6 +286,7 @@ class SQLiteStore(Store):
             raise StoreMissing(
                 f"{self.path}: there is no audit store yet; check the path, or create one with `audit-pipeline setup`"
             )
+        self._keep_log()
         db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             db.set_busy_timeout(BUSY_MS)
@@ -302,6 +304,15 @@ class SQLiteStore(Store):
             db.close()
             raise
         return db
+
+    def _keep_log(self) -> None:
+        """Refuse to begin a new file beside the log of one that is gone or was emptied: SQLite would delete that."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        if log.exists() and log.stat().st_size and not (self.path.exists() and self.path.stat().st_size):
+            raise StoreUnavailable(
+                f"{self.path}: its file is missing or empty, but its log is there; put the file back, or move "
+                f"{log.name} away"
+            )
 
     def _file_id(self) -> FileId | None:
         with self._translated():
