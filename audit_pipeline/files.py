@@ -16,6 +16,7 @@ __all__ = [
     "Locked",
     "file_id",
     "free_bytes",
+    "linked_file",
     "locked",
     "make_private",
     "replacing",
@@ -43,6 +44,14 @@ def file_id(path: Path) -> FileId | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
+
+
+def linked_file(path: Path) -> Path:
+    """The file that a symbolic link leads to; another path as it is.
+
+    SQLite keeps its log beside the file, not beside the link; what renames both must know them by one name.
+    """
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
 def make_private(path: Path) -> None:

@@ -26,7 +26,7 @@ import orjson
 
 from .actions import catalogue
 from .event import AuditEvent, canonical_json, format_timestamp, now_ms, uuid7
-from .files import Locked, locked, sync_folder
+from .files import Locked, linked_file, locked, sync_folder
 from .forking import WAIT_S, prepare_for_forks
 
 __all__ = ["REASONS", "Gaps", "Told", "gap_entry"]
@@ -131,6 +131,7 @@ class Gaps:
     """The counts beside one spool, which a machine's processes share. Serves all threads. Raises nothing."""
 
     def __init__(self, spool: Path) -> None:
+        spool = linked_file(spool)
         self._path = spool.with_name(spool.name + ".gaps")
         self._spool = spool.name
         self._lock = threading.RLock()

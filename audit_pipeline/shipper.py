@@ -108,13 +108,15 @@ class Shipper:
 
     def before_fork(self) -> None:
         """The spool and the store see to their connections themselves."""
+        self._lock.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
+        self._lock.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """The child has no such thread, and does not hold the lock."""
-        self._lock.release()
+        self._lock.after_fork_in_child()
         self._wake, self._hurry, self._stop = threading.Event(), threading.Event(), threading.Event()
         self._thread = None
 
@@ -186,9 +188,10 @@ class Shipper:
             refused = self._append(events)
             for one in refused:
                 _log.warning("entry %s is in quarantine: %s", one.event.id, one.reason)
-            spool.note_stored(events[-1].sequence)
             if refused:
+                # Before anything else: no mark may pass an entry that is neither stored nor in quarantine.
                 spool.mark_shipped(events[-1].sequence, refused)
+            spool.note_stored(events[-1].sequence)
         if self.trouble is not None or self._lock.stopped is not None:
             spool.mark_stored()
             self._say_going()

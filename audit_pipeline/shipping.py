@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ import orjson
 
 from .errors import SpoolError, StoreError
 from .event import now_ms
+from .files import linked_file
+from .forking import WAIT_S
 
 __all__ = ["KINDS", "Shipping", "ShippingLock", "Stopped", "shipping_of"]
 
@@ -71,11 +74,17 @@ class ShippingLock:
     def __init__(self, spool: Path) -> None:
         self._path = _lock_path(spool)
         self._file: int | None = None
+        self._changing = threading.Lock()
+        self._held = False
         self.stopped: Stopped | None = None
         """Why nothing was shipped the last time, as any process told it."""
 
     def acquire(self) -> bool:
         """Take the lock if it is free. Raises SpoolError where the file cannot be made."""
+        with self._changing:
+            return self._acquired()
+
+    def _acquired(self) -> bool:
         try:
             file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -104,9 +113,24 @@ class ShippingLock:
 
     def release(self) -> None:
         """Give the lock up. In a forked child, this leaves the parent's lock as it is."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        with self._changing:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def before_fork(self) -> None:
+        """Let no fork come between taking the lock and noting that: a child would hold it without knowing."""
+        self._held = self._changing.acquire(timeout=WAIT_S)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._held:
+            self._changing.release()
+
+    def after_fork_in_child(self) -> None:
+        """Go on without the lock, which is the parent's."""
+        self._changing = threading.Lock()
+        self.release()
 
     def _tell(self, stopped: Stopped | None) -> None:
         self.stopped = stopped
@@ -141,4 +165,5 @@ def _read(file: int) -> Shipping:
 
 
 def _lock_path(spool: Path) -> Path:
+    spool = linked_file(spool)
     return spool.with_name(spool.name + ".lock")

@@ -95,9 +95,9 @@ class Spool:
         at_once: bool = True,
     ) -> None:
         """Opens the file, unless it is not to be done `at_once`: then the first call does. Raises SpoolError."""
-        self.path = path
         self.file = SpoolFile(path, store, durability)
-        self._room = Room(path, limits)
+        self.path = self.file.path
+        self._room = Room(self.path, limits)
         self._read_from: FileId | None = None
         self._stored = self._written = 0
         if at_once:

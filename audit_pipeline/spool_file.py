@@ -22,7 +22,7 @@ from . import salvage
 from .card import Card, Known
 from .database import cut_log, sync_failed, transaction, use_wal, wait_for_locks
 from .errors import SettingsError, SpoolError, SpoolFull, SpoolMismatch
-from .files import FileId, Locked, file_id, free_bytes, locked, make_private
+from .files import FileId, Locked, file_id, free_bytes, linked_file, locked, make_private
 from .forking import WAIT_S, abandon, prepare_for_forks
 
 __all__ = ["BUSY_MS", "SpoolFile", "repairing"]
@@ -106,8 +106,8 @@ class SpoolFile:
     def __init__(self, path: Path, store: str | None, durability: str) -> None:
         if durability not in _DURABILITY:
             raise SettingsError(f"durability: {durability!r} is not allowed; allowed are {', '.join(_DURABILITY)}")
-        self.path = path
-        self.card = Card(path)
+        self.path = linked_file(path)
+        self.card = Card(self.path)
         self.origin = ""
         """The name this spool gave itself when it was made."""
         self._store = store
@@ -146,16 +146,33 @@ class SpoolFile:
         with self._lock, self._translated():
             if self._busy:
                 raise SpoolError(f"{self.path}: asked in a signal handler, in the middle of a call; only record there")
+            if self._closed:
+                raise SpoolError(f"{self.path}: the pipeline is closed; open another one")
             self._busy = True
             try:
-                yield ready()
-            except apsw.IOError as error:
-                self._in_doubt = self._in_doubt or sync_failed(error)
-                with suppress(apsw.Error, OSError):
-                    self._cut_log()
+                try:
+                    yield ready()
+                except apsw.IOError as error:
+                    self._in_doubt = self._in_doubt or sync_failed(error)
+                    with suppress(apsw.Error, OSError):
+                        self._cut_log()
+                    raise
+                finally:
+                    self._write_interrupting()
+            except (SpoolError, apsw.Error, OSError):
+                raise
+            except BaseException:
+                # A signal handler raised, perhaps before what it had recorded was written.
+                self._write_interrupting()
                 raise
             finally:
-                self._finish()
+                # Nothing is called here before this is said: a signal handler that raises could come between.
+                self._busy = False
+                if self._closed:  # by a signal handler
+                    self._part()
+            if self._interrupting and not self._closed:  # one more came between the last look and the line above
+                with self.connection():
+                    pass
 
     def insert(self, rows: Sequence[tuple[int, bytes]]) -> int:
         """Inside `appending`: put entries (when received, in ms; body) on disk, and return the last one's sequence."""
@@ -184,7 +201,8 @@ class SpoolFile:
         """Free what this process holds. What is in the spool stays. May be called twice."""
         with self._lock:
             self._closed = True
-            self._part()
+            if not self._busy:  # else a signal handler closes, and the call in whose middle it came still ends
+                self._part()
 
     # Forks
 
@@ -208,18 +226,14 @@ class SpoolFile:
 
     # Opening
 
-    def _finish(self) -> None:
-        """End a call: first write what signal handlers recorded in the middle of it, whichever call it was."""
-        try:
-            while self._interrupting:
-                rows = list(self._interrupting)
-                self.insert(rows)
-                del self._interrupting[: len(rows)]
-        finally:
-            self._busy = False
-        if self._interrupting:  # one more came between the last look and the line above
-            with self.connection():
-                pass
+    def _write_interrupting(self) -> None:
+        """Write what signal handlers recorded in the middle of a call, whichever call it was."""
+        while self._interrupting:
+            rows = list(self._interrupting)
+            if self._db is not None and self._db.in_transaction:  # a signal handler raised at its end
+                self._db.execute("ROLLBACK")
+            self.insert(rows)
+            del self._interrupting[: len(rows)]
 
     def _ready(self) -> apsw.Connection:
         self._is_replaced()
@@ -234,8 +248,6 @@ class SpoolFile:
         return True
 
     def _opened(self) -> apsw.Connection:
-        if self._closed:
-            raise SpoolError(f"{self.path}: the pipeline is closed; open another one")
         if self._db is None:
             # No repair may rename the files between the opening of one and of the next.
             with locked(self.card.path, REPAIR_WAIT_S):
@@ -254,13 +266,15 @@ class SpoolFile:
     def _open(self) -> apsw.Connection:
         known = self.card.read()
         self._file = file_id(self.path)
-        if self._file is None:
+        is_new = self._file is None
+        if is_new:
             if self._store is None:
                 raise SpoolError(f"{self.path}: there is no spool; check AUDIT_SPOOL")
             make_private(self.path)
-        elif known and not self.path.stat().st_size:
+        if not self.path.stat().st_size and (self._has_log() or (known and not is_new)):
             # SQLite would take it for a new database, and delete the log of the old one.
-            raise _Damaged(f"{self.path}: the spool is damaged: its file is empty", self._file)
+            how = "missing, and its log is there" if is_new else "empty"
+            raise _Damaged(f"{self.path}: the spool is damaged: its file is {how}", file_id(self.path))
         db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             wait_for_locks(db, BUSY_MS)
@@ -298,6 +312,10 @@ class SpoolFile:
             raise
         self._file = file_id(self.path)
         return db
+
+    def _has_log(self) -> bool:
+        log = self.path.with_name(f"{self.path.name}-wal")
+        return log.exists() and log.stat().st_size > 0
 
     def _is_spool(self, db: apsw.Connection) -> bool:
         application = db.execute("PRAGMA application_id").get

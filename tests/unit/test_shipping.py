@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -19,9 +20,12 @@ import pytest
 from audit_pipeline import AuditPipeline, SpoolError, SpoolFull, StoreError, StoreUnavailable, shipper, shipping
 from audit_pipeline.actions import catalogue
 from audit_pipeline.errors import StoreMismatch, StoreMissing
-from audit_pipeline.event import AuditEvent
+from audit_pipeline.event import AuditEvent, IdFactory
+from audit_pipeline.normalize import build_event
 from audit_pipeline.query import Query, Window
+from audit_pipeline.shipper import Shipper
 from audit_pipeline.shipping import Shipping, ShippingLock, Stopped, shipping_of
+from audit_pipeline.spool import Quarantined, Spool
 from audit_pipeline.stores import Refusal, open_store
 from audit_pipeline.stores.memory import MemoryStore
 
@@ -367,3 +371,54 @@ def test_errors_of_the_spool_say_why() -> None:
     assert SpoolError("x").reason == "unusable"
     assert SpoolFull("x").reason == "disk"
     assert SpoolFull("x", "age").reason == "age"
+
+
+def test_a_refused_entry_is_not_passed_before_it_is_in_quarantine(tmp_path: Path) -> None:
+    """A spool that is busy at that moment: the entry is offered again, and not marked as shipped."""
+
+    class Refusing(MemoryStore):
+        def append(self, events: Sequence[AuditEvent]) -> list[Refusal]:
+            return [Refusal(event, "no") for event in events]
+
+    class Busy(Spool):
+        def mark_shipped(self, upto: int, refused: Sequence[Quarantined] = ()) -> None:
+            if refused:
+                raise SpoolError("another process has held the spool for 5 s")
+            super().mark_shipped(upto, refused)
+
+    with closing(Busy(tmp_path / "s.db", "memory:")) as spool:
+        spool.append([build_event(catalogue["domain.created"], {}, IdFactory())])
+        one = Shipper(tmp_path / "s.db", "memory:", Refusing())
+        with pytest.raises(SpoolError):
+            one._ship_batch(spool)
+        spool.mark_stored()
+        assert spool.status().pending == 1
+
+
+def test_a_fork_while_the_lock_is_taken_does_not_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child would hold it for as long as it lives, and ship nothing."""
+    taken = threading.Event()
+
+    def slow(file: int, how: int) -> None:
+        flock(file, how)
+        taken.set()
+        time.sleep(0.2)
+
+    flock = fcntl.flock
+    one = Shipper(tmp_path / "s.db", "memory:", MemoryStore())
+    monkeypatch.setattr(fcntl, "flock", slow)
+    thread = threading.Thread(target=one._lock.acquire)
+    thread.start()
+    assert taken.wait(5)
+    child = os.fork()
+    if child == 0:
+        time.sleep(30)
+        os._exit(0)
+    try:
+        thread.join()
+        monkeypatch.undo()
+        one._lock.release()
+        eventually(ShippingLock(tmp_path / "s.db").acquire, 5)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

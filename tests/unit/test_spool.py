@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import closing, suppress
 from pathlib import Path
+from types import FrameType
 
 import apsw
 import pytest
@@ -257,6 +258,7 @@ def test_another_connection_is_noticed(path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
+from types import FrameType
 from audit_pipeline.actions import catalogue
 from audit_pipeline.event import IdFactory
 from audit_pipeline.normalize import build_event
@@ -299,3 +301,80 @@ def test_a_held_lock_ends_in_an_error_not_in_a_hang(path: Path, monkeypatch: pyt
     holder.close()
     assert spool.append([entry()]) == 1
     spool.close()
+
+
+class _Stop(BaseException):
+    """What a signal handler raises."""
+
+
+@pytest.mark.parametrize("records", [False, True])
+def test_a_signal_handler_that_raises_at_the_end_of_a_call_ends_that_call(path: Path, records: bool) -> None:
+    """Wherever in a call it comes: what is recorded later is on disk, and so is what the handler itself recorded."""
+    spool = Spool(path, "store")
+
+    def handle(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name in ("_write_interrupting", "_finish"):
+            sys.settrace(None)
+            if records:
+                spool.append([entry("in the handler")])
+            raise _Stop
+
+    made = [entry("interrupted")]
+    sys.settrace(handle)
+    with pytest.raises(_Stop):
+        spool.append(made)
+    assert spool.append([entry("later")]) == 2 + records
+    found = [event.target for event in Spool(path, "store").pending()]
+    assert found == ["interrupted", *["in the handler"] * records, "later"]
+    spool.close()
+
+
+def test_a_signal_handler_that_records_and_closes(path: Path) -> None:
+    """In the middle of a call, it closes after what it recorded, and after the call itself."""
+    spool = Spool(path, "store")
+
+    def handle(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "insert":
+            sys.settrace(None)
+            spool.append([entry("in the handler")])
+            spool.close()
+
+    sys.settrace(handle)
+    spool.append([entry("interrupted")])
+    with pytest.raises(SpoolError, match="is closed"):
+        spool.append([entry("later")])
+    with closing(Spool(path, "store")) as opened:
+        assert [event.target for event in opened.pending()] == ["interrupted", "in the handler"]
+
+
+_ENDS_WITHOUT_CLOSING = """
+import os, sys
+from audit_pipeline import AuditPipeline
+audit = AuditPipeline.open("memory://", spool=sys.argv[1], ship=False)
+for _ in range(5):
+    audit.record("domain.created")
+os._exit(0)
+"""
+
+
+def test_a_log_without_its_file_is_not_deleted(path: Path) -> None:
+    """A spool that was moved away without its log: what the log has goes on."""
+    subprocess.run([sys.executable, "-c", _ENDS_WITHOUT_CLOSING, path], check=True)
+    path.rename(path.with_name("elsewhere"))
+    with closing(Spool(path, "memory")) as spool:
+        assert [event.action for event in spool.pending()] == ["domain.created"] * 5 + ["audit.gap"]
+        assert len(spool.status().damaged) == 1
+    assert [file.stat().st_size > 0 for file in path.parent.glob("*.damaged-*-wal")] == [True]
+
+
+def test_a_damaged_spool_behind_a_link_is_repaired_with_its_log(tmp_path: Path) -> None:
+    """SQLite keeps the log beside the file that the link leads to."""
+    (tmp_path / "data").mkdir()
+    link, file = tmp_path / "audit.spool.db", tmp_path / "data" / "spool.db"
+    file.touch(0o600)
+    link.symlink_to(file)
+    subprocess.run([sys.executable, "-c", _ENDS_WITHOUT_CLOSING, link], check=True)
+    os.truncate(file, 0)
+    with closing(Spool(link, "memory")) as spool:
+        assert [event.action for event in spool.pending()] == ["domain.created"] * 5 + ["audit.gap"]
+    assert link.is_symlink()

@@ -6,6 +6,7 @@ import random
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -129,3 +130,63 @@ def test_an_entry_that_somebody_deletes_is_counted_no_more(tmp_path: Path) -> No
         with closing(apsw.Connection(str(path))) as db:
             db.execute("DELETE FROM entries WHERE number % 5 = 0")
         assert store.search(Query("default"), Window(1)).total == 40
+
+
+def test_a_store_that_is_replaced_during_a_request_is_left_by_it(tmp_path: Path) -> None:
+    """The connection of a request that was under way is to the old file: nothing is written there later."""
+    path = tmp_path / "audit.db"
+    first, second = (build_event(catalogue["domain.created"], {}, IdFactory()) for _ in range(2))
+    with closing(open_store(f"sqlite:///{path}")) as store, closing(open_store(f"sqlite:///{path}")) as other:
+        assert isinstance(store, sqlite.SQLiteStore)
+        store.append([first])
+        with store._connection() as db:
+            assert db.execute("SELECT count(*) FROM entries").get == 1
+            (tmp_path / "old").mkdir()
+            for file in list(tmp_path.glob("audit.db*")):
+                file.rename(tmp_path / "old" / file.name)
+            other.setup()
+            store.check()
+        store.append([second])
+        assert other.search(Query("default"), Window(10)).total == 1
+
+
+def test_a_store_that_is_replaced_during_an_append_is_offered_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was committed to a file that is gone by then is not told as stored."""
+    path = tmp_path / "audit.db"
+    made = build_event(catalogue["domain.created"], {}, IdFactory())
+    write = sqlite._write
+
+    def replaced(*given: Any) -> None:
+        write(*given)
+        (tmp_path / "old").mkdir()
+        for file in list(tmp_path.glob("audit.db*")):
+            file.rename(tmp_path / "old" / file.name)
+
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        store.setup()
+        monkeypatch.setattr(sqlite, "_write", replaced)
+        with pytest.raises(StoreUnavailable, match="was replaced"):
+            store.append([made])
+        monkeypatch.undo()
+        store.append([made])
+        assert store.search(Query("default"), Window(10)).total == 1
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_log_without_its_file_is_not_deleted(tmp_path: Path, emptied: bool) -> None:
+    """A new file beside it would make SQLite delete what only the log has."""
+    path, log = tmp_path / "audit.db", tmp_path / "audit.db-wal"
+    with closing(open_store(f"sqlite:///{tmp_path / 'other.db'}")) as other:
+        other.append([build_event(catalogue["domain.created"], {}, IdFactory())])
+        content = (tmp_path / "other.db-wal").read_bytes()
+    log.write_bytes(content)
+    if emptied:
+        path.touch()
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        with pytest.raises(StoreUnavailable, match="its log is there"):
+            store.append([build_event(catalogue["domain.created"], {}, IdFactory())])
+        assert log.read_bytes() == content
+        log.unlink()
+        store.append([build_event(catalogue["domain.created"], {}, IdFactory())])

@@ -68,6 +68,7 @@ class SQLiteStore(Store):
     def setup(self) -> list[str]:
         """Create the file and its tables. See Store.setup."""
         with self._translated():
+            self._keep_log()
             if self._file_id() is None:
                 make_private(self.path)
             with self._connection(installing=True) as db, transaction(db, "IMMEDIATE"):
@@ -89,6 +90,7 @@ class SQLiteStore(Store):
         refusals: list[Refusal] = []
         contents: list[tuple[int, str, int, bytes]] = []
         texts: list[tuple[Any, ...]] = []
+        file = self._file_id()
         with self._translated(), self._connection() as db, transaction(db, "IMMEDIATE"):
             orgs = {name: _org(db, name) for name in {event.org for event in events}}
             number = db.execute("SELECT coalesce(max(number), 0) FROM entries").get
@@ -119,6 +121,8 @@ class SQLiteStore(Store):
                 if not same_content(event, _stored(db, orgs[event.org], event.id)):
                     refusals.append(Refusal(event, "its id is taken by an entry of other content"))
             _write(db, contents, texts)
+        if self._file_id() != file:
+            raise StoreUnavailable(f"{self.path}: was replaced during an append; trying again helps")
         return refusals
 
     def get(self, org: str, event_id: str) -> AuditEvent | None:
@@ -157,7 +161,7 @@ class SQLiteStore(Store):
     def snapshot(self, query: Query, limit: int) -> Snapshot:
         """See Store.snapshot."""
         with self._translated():
-            db = self._take()
+            db, _ = self._take()
             try:
                 return _SQLiteSnapshot(self, db, query, limit)
             except BaseException:
@@ -236,7 +240,7 @@ class SQLiteStore(Store):
     @contextmanager
     def _connection(self, installing: bool = False) -> Iterator[apsw.Connection]:
         """A connection of this process that nobody else uses meanwhile."""
-        db = self._take(installing)
+        db, file = self._take(installing)
         try:
             yield db
         except BaseException as error:
@@ -246,9 +250,10 @@ class SQLiteStore(Store):
             db.close()
             self._give(None)
             raise
-        self._give(db)
+        self._give(db, file)
 
-    def _take(self, installing: bool = False) -> apsw.Connection:
+    def _take(self, installing: bool = False) -> tuple[apsw.Connection, FileId | None]:
+        """A connection, and the file that it is to."""
         with self._freed:
             self._freed.wait_for(lambda: not self._forking)
             file = self._file_id()
@@ -259,19 +264,21 @@ class SQLiteStore(Store):
                 self._idle, self._file = [], file
             self._used += 1
             if self._idle:
-                return self._idle.pop()
+                return self._idle.pop(), file
         try:
-            return self._open(installing)
+            return self._open(installing), file
         except BaseException:
             self._give(None)
             raise
 
-    def _give(self, db: apsw.Connection | None) -> None:
+    def _give(self, db: apsw.Connection | None, file: FileId | None = None) -> None:
         """Give a connection back, to be used again; None for one that was closed."""
         with self._freed:
             self._used -= 1
-            if db is not None:
+            if db is not None and file == self._file:
                 self._idle.append(db)
+            elif db is not None:  # the file was replaced meanwhile
+                abandon(db)
             self._freed.notify_all()
 
     def _open(self, installing: bool = False) -> apsw.Connection:
@@ -279,6 +286,7 @@ class SQLiteStore(Store):
             raise StoreMissing(
                 f"{self.path}: there is no audit store yet; check the path, or create one with `audit-pipeline setup`"
             )
+        self._keep_log()
         db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             db.set_busy_timeout(BUSY_MS)
@@ -296,6 +304,15 @@ class SQLiteStore(Store):
             db.close()
             raise
         return db
+
+    def _keep_log(self) -> None:
+        """Refuse to begin a new file beside the log of one that is gone or was emptied: SQLite would delete that."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        if log.exists() and log.stat().st_size and not (self.path.exists() and self.path.stat().st_size):
+            raise StoreUnavailable(
+                f"{self.path}: its file is missing or empty, but its log is there; put the file back, or move "
+                f"{log.name} away"
+            )
 
     def _file_id(self) -> FileId | None:
         with self._translated():
