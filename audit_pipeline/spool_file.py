@@ -421,8 +421,8 @@ class SpoolFile:
                 return SpoolFull(f"{self.path}: the disk is full; free some room")
         read_only = isinstance(error, apsw.ReadOnlyError)
         return SpoolError(
-            f"{self.path}: the spool cannot be used ({type(error).__name__}: {error}); check its disk, its rights "
-            "and its folder's",
+            f"{self.path}: the spool cannot be {'written' if read_only else 'used'} ({type(error).__name__}: {error}); "
+            "check its disk, its rights and its folder's",
             "read-only" if read_only else "unusable",
         )
 
