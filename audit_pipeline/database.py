@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ _HEADER, _FRAME = 32, 24
 _SYNCS = frozenset((apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC))
 
 
-def wait_for_locks(db: apsw.Connection, busy_ms: int) -> None:
+def wait_for_locks(db: apsw.Connection, busy_ms: Callable[[], int]) -> None:
     """Let a connection wait up to `busy_ms` for the locks of others; then it raises BusyError.
 
     SQLite's own waiting pauses for a millisecond at the least: ten times as long as others hold a lock here.
@@ -29,7 +29,7 @@ def wait_for_locks(db: apsw.Connection, busy_ms: int) -> None:
     def wait(tries: int) -> bool:
         nonlocal end
         if tries == 0:
-            end = time.monotonic() + busy_ms / 1000
+            end = time.monotonic() + busy_ms() / 1000
         time.sleep(min(PAUSES_S[0] * (1 + tries // 4), PAUSES_S[1]))
         return time.monotonic() < end
 

@@ -31,6 +31,8 @@ APPLICATION_ID = 0x41554453
 VERSION = 1
 BUSY_MS = 5_000
 """How long a call waits for another process's write, in milliseconds, before it raises."""
+STUCK_MS, STUCK_S = 50, 10.0
+"""The same, in milliseconds, of the calls after such a one, for so many seconds: they wait for each other too."""
 REPAIR_WAIT_S = 30.0
 """How long a call waits for another process's repair, in seconds, before it raises."""
 PART_WAIT_S = 2.0
@@ -121,6 +123,7 @@ class SpoolFile:
         self._held = False
         self._next_repair = 0.0
         self._hindrance: SpoolError | None = None
+        self._stuck_until = 0.0
         prepare_for_forks(self)
 
     @property
@@ -226,6 +229,10 @@ class SpoolFile:
 
     # Opening
 
+    def _patience_ms(self) -> int:
+        """How long to wait for the lock of another process: not again and again for one that does not give it up."""
+        return STUCK_MS if time.monotonic() < self._stuck_until else BUSY_MS
+
     def _write_interrupting(self) -> None:
         """Write what signal handlers recorded in the middle of a call, whichever call it was."""
         while self._interrupting:
@@ -277,7 +284,7 @@ class SpoolFile:
             raise _Damaged(f"{self.path}: the spool is damaged: its file is {how}", file_id(self.path))
         db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
-            wait_for_locks(db, BUSY_MS)
+            wait_for_locks(db, self._patience_ms)
             use_wal(db, BUSY_MS)
             # Checked cells: otherwise SQLite may write entries into a page of noise, and over each other.
             db.execute(f"PRAGMA synchronous = {_DURABILITY[self._durability]}; PRAGMA cell_size_check = ON")
@@ -405,6 +412,7 @@ class SpoolFile:
                 raise _Damaged(f"{self.path}: the spool is damaged ({error})", self._file) from error
             raise SpoolMismatch(f"{self.path}: is no spool; AUDIT_SPOOL must name a file of its own") from error
         except apsw.BusyError as error:
+            self._stuck_until = time.monotonic() + STUCK_S
             raise SpoolError(f"{self.path}: another process has held the spool for {BUSY_MS // 1000} s") from error
         except apsw.Error as error:
             raise self._known(error) from error

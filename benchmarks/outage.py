@@ -17,7 +17,7 @@ from tests.engine import Cluster, start_cluster
 
 from .contenders import Contender, contender_python
 
-PACE_S = 0.002
+PACE_S = 0.001
 """Between two calls at a steady pace, in seconds."""
 LIMITS = (1.25, 10.0)
 """What p99 may be, times that with shipping off; and p99.9, milliseconds more."""
@@ -70,7 +70,7 @@ def _measured(cluster: Cluster, folder: Path, rounds: int, calls: int) -> Iterat
     """Pace, what was asked, and what it took."""
     other = contender_python(folder)
     for number in range(rounds):
-        for pace, every in (("one in 2 ms", PACE_S), ("one after another", 0.0)):
+        for pace, every in (("one in 1 ms", PACE_S), ("one after another", 0.0)):
             for state, there in STATES.items():
                 with there(cluster) as host:
                     url = f"opensearch://{host}?index=outage-{number}"

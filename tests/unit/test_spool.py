@@ -35,6 +35,20 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "audit.spool.db"
 
 
+def test_a_process_that_keeps_the_lock_delays_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another process holds the spool for ever, the first call waits for it, and those behind it hardly at all."""
+    monkeypatch.setattr(spool_file, "BUSY_MS", 2000)
+    with closing(Spool(tmp_path / "s.db", "store")) as spool, closing(apsw.Connection(str(tmp_path / "s.db"))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(SpoolError, match="another process has held the spool"):
+                spool.append([entry()])
+        assert time.monotonic() - began < 4
+        other.execute("ROLLBACK")
+        assert spool.append([entry()]) == 1
+
+
 def test_entries_come_out_in_order_with_their_place(path: Path) -> None:
     """What went in comes out, numbered 1, 2, 3 …, with the spool's name on it."""
     spool = Spool(path, "store")
