@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_process_that_keeps_the_lock_delays_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While another process holds the spool for ever, the first call waits for it, and those behind it hardly at all."""
+    """While another process holds the spool for ever, the first call waits for it, and those behind it hardly."""
     monkeypatch.setattr(spool_file, "BUSY_MS", 2000)
     with closing(Spool(tmp_path / "s.db", "store")) as spool, closing(apsw.Connection(str(tmp_path / "s.db"))) as other:
         other.execute("BEGIN IMMEDIATE")
