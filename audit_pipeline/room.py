@@ -77,7 +77,10 @@ class Room:
     def refusal(self, db: apsw.Connection) -> SpoolFull | None:
         """Why an entry would be refused now; None where it would not."""
         full, _ = self._look(db)
-        return None if full and full.reason != "age" and _has_shipped(db) else full
+        if full is None or full.reason == "age" or not _has_shipped(db):
+            return full
+        # What was shipped makes room for the next entry. On a full disk that may fail: whoever can, keeps some spare.
+        return full if full.reason == "disk" and used_bytes(db)[1] < SPARE // 2 else None
 
     def make(self, db: apsw.Connection) -> None:
         """Make what room there can be made on a disk that is full."""

@@ -77,10 +77,8 @@ def number_told(answer: httpx.Response) -> int | None:
     return sum(bucket["count"] for bucket in body["buckets"]) if "buckets" in body else body.get("total")
 
 
-@pytest.mark.parametrize("seconds", [15, pytest.param(1800, marks=pytest.mark.long)])
-def test_ten_thousand_random_requests_never_return_an_entry_of_another_organisation(
-    api: API, store_url: str, seconds: int
-) -> None:
+@pytest.mark.parametrize("seconds", [6, pytest.param(1800, marks=pytest.mark.long)])
+def test_ten_thousand_random_requests_never_return_an_entry_of_another_organisation(api: API, seconds: int) -> None:
     """Whatever is asked with one organisation's token, no word and no id of another organisation's entries comes."""
     theirs = api.token(org="theirs", exp=time.time() + 900)
     their_ids = [
@@ -120,10 +118,9 @@ def test_ten_thousand_random_requests_never_return_an_entry_of_another_organisat
         names = chance.sample(list(pools), chance.choice((0, 1, 1, 2, 2, 3)))
         asked.append((path, {name: chance.choice(pools[name]) for name in names}))
     # An engine gets as many as it answers in that time; in the long round, all of them.
-    seconds = 1800 if store_url == "memory://" else seconds
     answers = many(api, asked, seconds=seconds)
-    assert len(answers) == 10_000 or seconds == 15
-    assert len(answers) > 300
+    assert len(answers) == 10_000 or seconds == 6
+    assert len(answers) > 100
     seen = set()
     for (path, parameters), answer in zip(asked, answers, strict=False):
         # 429 where more exports than allowed are under way.

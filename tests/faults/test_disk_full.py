@@ -90,7 +90,7 @@ def test_a_disk_that_others_filled_while_entries_are_kept(
 ) -> None:
     """Where not even the deletion of shipped entries can be written, that is told as long as calls are refused.
 
-    Seen to tell `disk-low` alone, while every call was refused, without `try_write` (room).
+    Seen to tell `disk-low` alone, while every call was refused, where `refusal` (room) trusts in shipped entries.
     """
     place = Place(tmp_path, (("AUDIT_SPOOL", str(disk / SPOOL)), NO_LIMIT))
     place.store_up()

@@ -74,7 +74,7 @@ def test_what_is_kept_for_a_replay_goes_first(tmp_path: Path, start: Start) -> N
     """
     place = Place(tmp_path)
     place.store_up()
-    rounds = of(8, 3)
+    rounds = of(8, 2)
     spool = None
     start("-m", "audit_pipeline", "ship", env=place.environment)
     for number in range(rounds):

@@ -218,7 +218,7 @@ def hung(folder: Path, request: pytest.FixtureRequest) -> Iterator[tuple[str, Ca
             cluster.clear(prefix)
 
 
-@pytest.mark.parametrize("away", [locked, hung])
+@pytest.mark.parametrize("away", [locked, pytest.param(hung, marks=pytest.mark.long)])
 def test_asked_to_end_while_the_store_is_away(
     away: Callable[..., AbstractContextManager[tuple[str, Callable[[], object]]]],
     tmp_path: Path,
