@@ -59,7 +59,7 @@ def said_by(store: str, folder: Path, lines: int) -> list[bytes]:
     assert json.loads(done.stdout) == {"entries": lines, "rejected": 0, "quarantined": 0, "with_problems": 0}
 
     said: list[bytes] = []
-    for query, number in (("host-77777", 1), ("example -alice", None), ("", lines)):
+    for query, number in (("host-33333", 1), ("example -alice", None), ("", lines)):
         for page, sort in (("1", "-timestamp"), ("700", "timestamp"), ("1500", "action")):
             done = audit_pipeline(
                 "search", "--q", query, "--json", "--store", store, "--page", page, "--sort", sort, folder=folder
