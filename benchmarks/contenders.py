@@ -69,6 +69,11 @@ class Contender:
         )  # fmt: skip
         self.about = self._read()
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
     def ask(self, **question: Any) -> Any:
         """Its answer."""
         assert self._process.stdin is not None

@@ -7,6 +7,7 @@ process of its own, at a steady pace and as fast as it can. `--calls` is how man
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from tests.engine import Cluster, start_cluster
 
 from .contenders import Contender, contender_python
 
+APART = "up, on a processor of its own"
+EVERYWHERE = os.sched_getaffinity(0)
 PACE_S = 0.001
 """Between two calls at a steady pace, in seconds."""
 LIMITS = (1.25, 10.0)
@@ -44,11 +47,26 @@ def _up(cluster: Cluster) -> Iterator[str]:
 
 
 @contextmanager
+def _apart(cluster: Cluster) -> Iterator[str]:
+    """The engine on one processor, and everything else on another, as on two machines."""
+    _pin(cluster.nodes[0].pid, {1})
+    try:
+        yield cluster.hosts[0]
+    finally:
+        _pin(cluster.nodes[0].pid, EVERYWHERE)
+
+
+def _pin(process: int, processors: set[int]) -> None:
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), processors)
+
+
+@contextmanager
 def _down(cluster: Cluster) -> Iterator[str]:
     yield "127.0.0.1:1"
 
 
-STATES: dict[str, Callable[[Cluster], contextmanager[str]]] = {"up": _up, "hung": _hung, "down": _down}  # type: ignore[valid-type]
+STATES: dict[str, Callable[[Cluster], contextmanager[str]]] = {APART: _apart, "up": _up, "hung": _hung, "down": _down}  # type: ignore[valid-type]
 
 
 def _percentiles(spent: list[float]) -> Percentiles:
@@ -56,10 +74,12 @@ def _percentiles(spent: list[float]) -> Percentiles:
     return ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)], ordered[int(len(ordered) * 0.999)]
 
 
-def _asked(python: str, kind: str, folder: Path, url: str, calls: int, every: float) -> Percentiles:
+def _asked(python: str, kind: str, folder: Path, url: str, calls: int, every: float, apart: bool) -> Percentiles:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with Contender(python, "emitters", kind, str(folder), url) as emitter:
+        if apart:
+            _pin(emitter.pid, {0})
         emitter.ask(calls=200, threads=1, every=every)
         found = emitter.ask(calls=calls, threads=1, every=every)["microseconds"]
     shutil.rmtree(folder)
@@ -72,21 +92,22 @@ def _measured(cluster: Cluster, folder: Path, rounds: int, calls: int) -> Iterat
     for number in range(rounds):
         for pace, every in (("one in 1 ms", PACE_S), ("one after another", 0.0)):
             for state, there in STATES.items():
+                apart = state == APART
                 with there(cluster) as host:
-                    url = f"opensearch://{host}?index=outage-{number}"
+                    url = f"opensearch://{host}?index=outage-x{number}"
                     # Its neighbour in time is what it is compared with.
                     yield (
                         pace,
                         f"off, beside {state}",
-                        _asked(sys.executable, "disk", folder / "off", url, calls, every),
+                        _asked(sys.executable, "disk", folder / "off", url, calls, every, apart),
                     )
-                    yield pace, state, _asked(sys.executable, "disk_shipping", folder / "own", url, calls, every)
+                    yield pace, state, _asked(sys.executable, "disk_shipping", folder / "own", url, calls, every, apart)
                     # It may wait for the store in a call: a part of the calls shows that.
                     part = calls // 4 if state == "hung" else calls
                     yield (
                         pace,
                         f"opensearch-logger, {state}",
-                        _asked(other, "opensearch_logger", folder / "other", host, part, every),
+                        _asked(other, "opensearch_logger", folder / "other", host, part, every, apart),
                     )
             cluster.clear("outage-", "bench-logger")
 
