@@ -10,7 +10,7 @@ from pathlib import Path
 
 import apsw
 
-__all__ = ["cut_log", "sync_failed", "transaction", "use_wal", "wait_for_locks"]
+__all__ = ["cut_log", "has_orphaned_log", "log_of", "sync_failed", "transaction", "use_wal", "wait_for_locks"]
 
 PAUSES_S = (0.0001, 0.002)
 """The first and the longest pause before a lock is asked for again, in seconds."""
@@ -66,6 +66,17 @@ def transaction(db: apsw.Connection, kind: str = "DEFERRED") -> Iterator[None]:
         raise
 
 
+def log_of(path: Path) -> Path:
+    """Where SQLite keeps the log of a database."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def has_orphaned_log(path: Path) -> bool:
+    """Whether a database is missing or empty, and its log is not: SQLite would delete the log. Raises OSError."""
+    log = log_of(path)
+    return log.exists() and log.stat().st_size > 0 and not (path.exists() and path.stat().st_size)
+
+
 def sync_failed(error: BaseException) -> bool:
     """Whether the disk did not confirm what was written."""
     return isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) in _SYNCS
@@ -84,7 +95,7 @@ def cut_log(db: apsw.Connection, path: Path) -> None:
             if db.pragma("data_version") != version:
                 continue
             end = _HEADER + frames * (_FRAME + db.pragma("page_size")) if frames > 0 else 0
-            log = path.with_name(path.name + "-wal")
+            log = log_of(path)
             if log.exists() and log.stat().st_size > end:
                 os.truncate(log, end)
             return

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import apsw
 
-from .database import transaction
+from .database import log_of, transaction
 from .errors import SpoolFull
 from .event import now_ms
 from .files import free_bytes
@@ -104,7 +104,7 @@ class Room:
         return self._log_size() < log
 
     def _log_size(self) -> int:
-        return self._path.with_name(self._path.name + "-wal").stat().st_size
+        return log_of(self._path).stat().st_size
 
     def _look(self, db: apsw.Connection) -> tuple[SpoolFull | None, int]:
         """Why there is no room; where there is, how many bytes may be appended before another look."""

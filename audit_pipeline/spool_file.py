@@ -20,7 +20,7 @@ import apsw
 
 from . import salvage
 from .card import Card, Known
-from .database import cut_log, sync_failed, transaction, use_wal, wait_for_locks
+from .database import cut_log, has_orphaned_log, sync_failed, transaction, use_wal, wait_for_locks
 from .errors import SettingsError, SpoolError, SpoolFull, SpoolMismatch
 from .files import FileId, Locked, file_id, free_bytes, linked_file, locked, make_private
 from .forking import WAIT_S, abandon, prepare_for_forks
@@ -278,7 +278,7 @@ class SpoolFile:
             if self._store is None:
                 raise SpoolError(f"{self.path}: there is no spool; check AUDIT_SPOOL")
             make_private(self.path)
-        if not self.path.stat().st_size and (self._has_log() or (known and not is_new)):
+        if not self.path.stat().st_size and (has_orphaned_log(self.path) or (known and not is_new)):
             # SQLite would take it for a new database, and delete the log of the old one.
             how = "missing, and its log is there" if is_new else "empty"
             raise _Damaged(f"{self.path}: the spool is damaged: its file is {how}", file_id(self.path))
@@ -319,10 +319,6 @@ class SpoolFile:
             raise
         self._file = file_id(self.path)
         return db
-
-    def _has_log(self) -> bool:
-        log = self.path.with_name(f"{self.path.name}-wal")
-        return log.exists() and log.stat().st_size > 0
 
     def _is_spool(self, db: apsw.Connection) -> bool:
         application = db.execute("PRAGMA application_id").get

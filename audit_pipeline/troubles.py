@@ -72,9 +72,9 @@ def troubles(spool: Spool, gaps: Gaps) -> Iterator[Trouble]:
         yield Trouble("gap-open", f"{number} not recorded, and counted", advice)
     try:
         status = spool.status()
-    except SpoolError:
+        low = min(LOW, free_bytes(spool.path.parent)[1] // 4)
+    except (SpoolError, OSError):
         return
-    low = min(LOW, free_bytes(spool.path.parent)[1] // 4)
     if status.free < low and (refusal is None or refusal.reason != "disk"):
         text = f"{status.free / 1e6:,.1f} MB are free on its disk; that is little below {low / 1e6:,.1f}"
         yield Trouble("disk-low", text, "Free some room there.")

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from tests.engine import Cluster, start_cluster
@@ -66,7 +66,12 @@ def _down(cluster: Cluster) -> Iterator[str]:
     yield "127.0.0.1:1"
 
 
-STATES: dict[str, Callable[[Cluster], contextmanager[str]]] = {APART: _apart, "up": _up, "hung": _hung, "down": _down}  # type: ignore[valid-type]
+STATES: dict[str, Callable[[Cluster], AbstractContextManager[str]]] = {
+    APART: _apart,
+    "up": _up,
+    "hung": _hung,
+    "down": _down,
+}
 
 
 def _percentiles(spent: list[float]) -> Percentiles:
@@ -112,13 +117,12 @@ def _measured(cluster: Cluster, folder: Path, rounds: int, calls: int) -> Iterat
             cluster.clear("outage-", "bench-logger")
 
 
-def _table(measured: dict[tuple[str, str], list[Percentiles]]) -> tuple[str, bool]:
+def _table(measured: dict[tuple[str, str], list[Percentiles]]) -> str:
     lines = [
         "| calls | the store is | median | p99 | p99.9 | p99, shipping off | times | p99.9, ms more | holds | "
         "opensearch-logger: median, p99, p99.9 |",
         "|---|---|--:|--:|--:|--:|--:|--:|---|---|",
     ]
-    whole = True
     for pace, state in ((pace, state) for pace in dict.fromkeys(pace for pace, _ in measured) for state in STATES):
         own, off = measured[pace, state], measured[pace, f"off, beside {state}"]
         pairs = list(zip(own, off, strict=True))
@@ -126,13 +130,12 @@ def _table(measured: dict[tuple[str, str], list[Percentiles]]) -> tuple[str, boo
         more = min((one[2] - two[2]) / 1000 for one, two in pairs)
         best = min(own, key=lambda one: one[1])
         holds = times <= LIMITS[0] and more <= LIMITS[1]
-        whole &= holds
         other = min(measured[pace, f"opensearch-logger, {state}"], key=lambda one: one[1])
         lines.append(
             f"| {pace} | {state} | {' | '.join(f'{value:,.0f}' for value in best)} | {min(one[1] for one in off):,.0f} "
             f"| {times:.2f} | {more:,.1f} | {'yes' if holds else 'no'} | {', '.join(f'{v:,.0f}' for v in other)} |"
         )
-    return "\n".join(lines) + "\n", whole
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
@@ -150,7 +153,7 @@ def main() -> int:
         for pace, what, found in _measured(cluster, folder, chosen.rounds, chosen.calls):
             measured.setdefault((pace, what), []).append(found)
             print(f"{pace}, {what}: {', '.join(f'{value:,.0f}' for value in found)} µs", file=sys.stderr, flush=True)
-    table, _ = _table(measured)
+    table = _table(measured)
     print(table, end="")
     if not chosen.print_only:
         text = DOCUMENT.read_text()

@@ -62,11 +62,8 @@ def limit(audit: AuditPipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 @contextmanager
 def age(audit: AuditPipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    audit.record("domain.created")
-    with audit.spool.file.connection() as db:
-        db.execute("UPDATE entries SET received = received - 4000000")
-    yield
-    audit.spool.mark_shipped(2)
+    with _waited(audit, 4_000_000):
+        yield
 
 
 @contextmanager
@@ -156,9 +153,15 @@ def stopped(audit: AuditPipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 @contextmanager
 def waiting(audit: AuditPipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with _waited(audit, 120_000):
+        yield
+
+
+@contextmanager
+def _waited(audit: AuditPipeline, milliseconds: int) -> Iterator[None]:
     audit.record("domain.created")
     with audit.spool.file.connection() as db:
-        db.execute("UPDATE entries SET received = received - 120000")
+        db.execute("UPDATE entries SET received = received - ?", (milliseconds,))
     yield
     audit.spool.mark_shipped(2)
 

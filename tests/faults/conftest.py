@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+
+from .running import eventually
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -46,10 +47,7 @@ def until() -> Callable[[Callable[[], bool], float], None]:
     """Waits until something holds, for so many seconds at the most."""
 
     def wait(holds: Callable[[], bool], seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < end, f"not within {seconds} s"
-            time.sleep(0.02)
+        eventually(holds, seconds, "what the round waits for")
 
     return wait
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import apsw
 
-from ...database import cut_log, sync_failed, transaction, use_wal
+from ...database import cut_log, has_orphaned_log, log_of, sync_failed, transaction, use_wal
 from ...errors import SettingsError, StoreError, StoreMismatch, StoreMissing, StoreUnavailable
 from ...event import AuditEvent
 from ...files import FileId, file_id, make_private
@@ -307,11 +307,10 @@ class SQLiteStore(Store):
 
     def _keep_log(self) -> None:
         """Refuse to begin a new file beside the log of one that is gone or was emptied: SQLite would delete that."""
-        log = self.path.with_name(f"{self.path.name}-wal")
-        if log.exists() and log.stat().st_size and not (self.path.exists() and self.path.stat().st_size):
+        if has_orphaned_log(self.path):
             raise StoreUnavailable(
                 f"{self.path}: its file is missing or empty, but its log is there; put the file back, or move "
-                f"{log.name} away"
+                f"{log_of(self.path).name} away"
             )
 
     def _file_id(self) -> FileId | None:

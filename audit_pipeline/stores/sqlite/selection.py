@@ -68,10 +68,14 @@ class Selection:
         self._bindings += values
 
     @cached_property
+    def _counts(self) -> Counted:
+        """The counts by day, of what is counted at all."""
+        return Counted(self._db, self._org, self._choice, self._chosen)
+
+    @property
     def _counted(self) -> Counted | None:
-        """Where all that is asked is counted by day: the counts."""
-        is_counted = self._rest == self._choice and not self._words
-        return Counted(self._db, self._org, self._choice, self._chosen) if is_counted else None
+        """The same, where they are about all that is asked."""
+        return self._counts if self._rest == self._choice and not self._words else None
 
     @cached_property
     def _is_rare(self) -> bool:
@@ -93,7 +97,6 @@ class Selection:
 
     def histogram(self, edges: Sequence[int]) -> list[dict[str, int]]:
         """How many entries of each tone there are between each two edges (ms)."""
-        spans: list[dict[str, int]] = [{} for _ in edges[1:]]
         start, end = self._query.start, self._query.end
         bounded = [
             (first if start is None else max(first, start), last if end is None else min(last, end))
@@ -102,7 +105,8 @@ class Selection:
         if self._counted is not None:
             return [self._counted.tones(first, last) if first < last else {} for first, last in bounded]
         numbered = ",".join(f"({place},{first},{last})" for place, (first, last) in enumerate(bounded))
-        if not numbered:
+        spans: list[dict[str, int]] = [{} for _ in bounded]
+        if not spans:
             return spans
         source, where, bindings = self._source(by_words=self._is_rare)
         source = f"{source} CROSS JOIN spans" if self._is_rare else f"spans CROSS JOIN {source}"
@@ -132,7 +136,7 @@ class Selection:
     @cached_property
     def _actions(self) -> list[str]:
         """The actions that come into question, in their order."""
-        return Counted(self._db, self._org, self._choice, self._chosen).actions()
+        return self._counts.actions()
 
     def _by_action(self, limit: int, offset: int, beyond: SortKey | None, backwards: bool) -> array[int]:
         descending = (self._query.sort == "-action") != backwards
@@ -241,8 +245,6 @@ class Selection:
 
     def _source(self, by_words: bool) -> tuple[str, str, list[Any]]:
         """What to select from, a condition, and the bindings of both."""
-        # The plus hides an index that SQLite would take instead of the words, or of the user.
-        own = "org = ?"
         where, bindings = self._rest, [self._org, *self._bindings]
         for condition, value in (("timestamp >= ?", self._query.start), ("timestamp < ?", self._query.end)):
             if value is not None:
@@ -250,12 +252,13 @@ class Selection:
                 bindings.append(value)
         if by_words:
             hits = "(SELECT rowid AS hit FROM search WHERE search MATCH ?) CROSS JOIN entries ON number = hit"
-            return hits, f"+{own} AND {where}", [self._words, *bindings]
+            # The plus hides the organisation's index, which SQLite would go through for every hit.
+            return hits, f"+org = ? AND {where}", [self._words, *bindings]
         if self._words:
             where += " AND number IN (SELECT rowid FROM search WHERE search MATCH ?)"
             bindings.append(self._words)
         source = "entries INDEXED BY entries_by_user" if self._query.user is not None else "entries"
-        return source, f"{own} AND {where}", bindings
+        return source, f"org = ? AND {where}", bindings
 
 
 def _match(word: Word) -> str:
