@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from .event import AuditEvent, exact_numbers, format_timestamp
@@ -117,8 +118,12 @@ def event_of(document: Mapping[str, Any]) -> AuditEvent:
 
 def _milliseconds(text: str) -> int:
     # No float on the way: 0.1 s and its like have no exact one.
-    seconds = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
-    return int(seconds.timestamp()) * 1000 + int(text[20:23])
+    return _seconds(text[:19]) * 1000 + int(text[20:23])
+
+
+@lru_cache(maxsize=4096)
+def _seconds(text: str) -> int:
+    return int(datetime.strptime(text, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC).timestamp())
 
 
 def _term_sizes(value: Any, path: int) -> Iterator[int]:

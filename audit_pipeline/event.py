@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -60,9 +61,13 @@ def in_window(timestamp: int, now: int) -> bool:
 
 def format_timestamp(timestamp: int) -> str:
     """Milliseconds since the epoch as RFC 3339 in UTC: `2026-11-23T03:41:00.123Z`."""
+    return f"{_second(timestamp // 1000)}.{timestamp % 1000:03d}Z"
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
     # Not strftime: of a year before 1000, glibc leaves out the leading zeros.
-    moment = datetime.fromtimestamp(timestamp // 1000, UTC).isoformat()
-    return f"{moment[:19]}.{timestamp % 1000:03d}Z"
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def uuid7(timestamp: int, tail: int) -> str:
@@ -201,8 +206,9 @@ class AuditEvent:
     @classmethod
     def from_bytes(cls, body: bytes, origin: str = "", sequence: int = 0) -> AuditEvent:
         """The event that `to_bytes` wrote. Keys that a newer version added are left out."""
-        document = orjson.loads(body)
-        known = {name: document[name] for name in _BODY if name in document}
+        known = orjson.loads(body)
+        if known.keys() != _NAMES:
+            known = {name: known[name] for name in _BODY if name in known}
         known["problems"] = tuple(known["problems"])
         known["context"] = exact_numbers(known["context"])
         return cls(**known, origin=origin, sequence=sequence)
@@ -213,3 +219,4 @@ class AuditEvent:
 
 
 _BODY = tuple(field.name for field in fields(AuditEvent) if field.name not in ("origin", "sequence"))
+_NAMES = frozenset(_BODY)

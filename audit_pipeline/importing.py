@@ -43,7 +43,7 @@ def json_value(text: bytes) -> Any:
     """The value of a JSON text. Raises ValueError, whose text says what was wrong."""
     try:
         # Of Python's two parsers this one keeps integers of any size; the other one reads deeper nesting.
-        return json.loads(text, parse_int=_integer)
+        return _decoder.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
     except RecursionError:
         try:
             return orjson.loads(text)
@@ -58,6 +58,9 @@ def json_value(text: bytes) -> Any:
 def _integer(digits: str) -> int | str:
     # Python refuses to read more digits than this (CVE-2020-10735): then they stay text.
     return int(digits) if len(digits) <= 4300 else digits
+
+
+_decoder = json.JSONDecoder(parse_int=_integer)
 
 
 class NDJSONReader:

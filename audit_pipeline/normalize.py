@@ -69,6 +69,7 @@ MAX_PROBLEM = 500
 MISSING = ("user: none given", "ip: none given")
 """Problems that are said, but that no caller is refused for: some entries have no user or address."""
 
+_FIELDS = tuple(sorted(FIELDS))
 _FAILED = ("failed", "failure", "fail", "error", "false", "denied")
 _ZONE = re.compile(r"%[A-Za-z0-9._~-]{1,64}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -96,7 +97,11 @@ def build_event(
     `problems`, one sentence each; the sentences hold no values, since an address or a secret could be among them.
     """
     problems: list[str] = []
-    given = {name: _settled(name, given.get(name), problems) for name in sorted(FIELDS)}
+    values = map(given.get, _FIELDS)
+    given = {
+        name: value if value is None or type(value) is str else _settled(name, value, problems)
+        for name, value in zip(_FIELDS, values, strict=True)
+    }
     address = _address(given["ip"], problems)
     cleaner = _Cleaner(problems, address)
     kept: dict[str, Any] = {}
@@ -150,6 +155,8 @@ def build_event(
 
 
 def _bounded(problems: list[str], address: str | None) -> tuple[str, ...]:
+    if not problems:
+        return ()
     shown = [mask_own_address(problem, address) for problem in problems[:MAX_PROBLEMS]]
     half = MAX_PROBLEM // 2 - 1
     shown = [text if len(text) <= MAX_PROBLEM else f"{text[:half]}…{text[-half:]}" for text in shown]
@@ -252,7 +259,7 @@ class _Cleaner:
     def short(self, name: str, value: Any, limit: int) -> str:
         """A text of at most `limit` characters."""
         text = self._field(name, value, limit)
-        if _CONTROL.search(text, 0, LOOKED_AT * limit):
+        if not text.isprintable() and _CONTROL.search(text, 0, LOOKED_AT * limit):
             self._problems.append(f"{name}: has control characters")
         if len(text) <= limit:
             return text
@@ -264,7 +271,7 @@ class _Cleaner:
         address, self._address = self._address, None
         text = self._field("org", value, MAX_ORG)
         self._address = address
-        if _CONTROL.search(text):
+        if not text.isprintable() and _CONTROL.search(text):
             self._problems.append("org: has control characters")
         if len(text) > MAX_ORG:
             self._problems.append(f"org: cut from {self._size(len(text))} characters to {MAX_ORG}")
@@ -274,7 +281,7 @@ class _Cleaner:
     def detail(self, value: Any) -> str:
         """A text of at most MAX_DETAIL bytes of UTF-8."""
         text = self._field("detail", value, MAX_DETAIL)
-        if _CONTROL_IN_LINES.search(text, 0, LOOKED_AT * MAX_DETAIL):
+        if not text.isprintable() and _CONTROL_IN_LINES.search(text, 0, LOOKED_AT * MAX_DETAIL):
             self._problems.append("detail: has control characters")
         if len(text) <= MAX_DETAIL // 4:  # a character has four bytes at the most
             return text
@@ -299,6 +306,9 @@ class _Cleaner:
 
     def _text(self, name: str, text: str, kept: int) -> str:
         """Exact, valid Unicode text, with the entry's own address masked: all, or more than `kept` characters of it."""
+        if type(text) is str and len(text) <= kept and text.isascii():  # most are
+            self._values += len(text) // LONG_TEXT
+            return mask_own_address(text, self._address)
         text = _characters(text)
         most = LOOKED_AT * kept
         self._values += min(len(text), most) // LONG_TEXT
@@ -327,6 +337,8 @@ class _Cleaner:
             cleaned = {"context": cleaned}
         for name, item in kept.items():
             cleaned[self._free(name, cleaned)] = self._value(name, item, 2)
+        if not cleaned:
+            return cleaned
         # These two come before the problems of single values, of which there may be very many.
         fitting = self._fit(cleaned, first)
         if self._values > MAX_VALUES:
@@ -345,6 +357,8 @@ class _Cleaner:
             return f"[unreadable: {type(value).__name__}]"
 
     def _convert(self, path: str, value: Any, level: int) -> Any:
+        if convert := _EXACT.get(type(value)):
+            return convert(self, path, value, level)
         for kinds, convert in _CONVERSIONS:
             if isinstance(value, kinds):
                 return convert(self, path, value, level)
@@ -515,3 +529,9 @@ _CONVERSIONS: tuple[tuple[Any, _Conversion], ...] = (
     ),
     (type, lambda cleaner, path, value, level: cleaner._leaf(path, value.__qualname__)),
 )
+
+# What most values are, found without asking one kind after the other.
+_EXACT: dict[type, _Conversion] = {kinds: convert for kinds, convert in _CONVERSIONS if kinds in (str, int, float)} | {
+    dict: _Cleaner._mapping,
+    list: _Cleaner._list,
+}

@@ -44,6 +44,7 @@ MAX_ADDRESS = 256
 """Characters in an address and its zone."""
 
 
+@lru_cache(maxsize=2**14)
 def _parse(text: str) -> IPv4Address | IPv6Address:
     # A zone id may hold anything, and 3.11 accepts it: it goes before parsing. The longest address has 45 characters.
     if len(text) > MAX_ADDRESS or "/" in text:
@@ -193,7 +194,8 @@ def mask_own_address(text: str, ip: str | None) -> str:
     if isinstance(address, IPv6Address):
         return _mask_v6(text, address, mask_ip(ip))
     plain = _plain(text)
-    if plain.count(".") + plain.count("%2") > 2:
+    # A pattern takes a while to make: first see whether each part of the address is there at all.
+    if plain.count(".") + plain.count("%2") > 2 and all(part in plain for part in str(address).split(".")):
         text = _replaced(_v4_pattern(str(address)), text, plain, mask_ip(ip))
     return _mask_v6(text, IPv6Address(f"::ffff:{address}"), mask_ip(ip))
 
@@ -224,7 +226,6 @@ def _mask_v6(text: str, address: IPv6Address, masked: str) -> str:
     plain = _plain(text)
     if plain.count(":") < 2 and "%3" not in plain:
         return text
-    # The pattern takes milliseconds to make: first see whether each group of the address is there at all.
     lowered, value = plain.lower(), int(address)
     groups = [f"{value >> shift & 0xFFFF:x}" for shift in range(112, -1, -16)]
     if not all(group in lowered for group in groups[:6] if group != "0"):

@@ -159,11 +159,12 @@ class AuditPipeline:
     def prepare(self, action: Action, given: Mapping[str, Any]) -> AuditEvent:
         """The entry that `given` makes, with who and where as bound here. Nothing is recorded yet."""
         actor = current_actor()
-        own = {key: value for key, value in given.items() if key in FIELDS}
+        own: dict[str, Any] = {}
+        others: dict[str, Any] = {}
+        for key, value in given.items():
+            (own if key in FIELDS else others)[key] = value
         # What the call says wins over what is bound.
-        context = {**actor.context, **_stated(own.get("context"))}
-        context |= {key: value for key, value in given.items() if key not in FIELDS}
-        own["context"] = context
+        own["context"] = context = {**actor.context, **_stated(own.get("context")), **others}
         for name in ("user", "ip", "org"):
             if own.get(name) is None:
                 own[name] = _from_actor(actor, name, context)

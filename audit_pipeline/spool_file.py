@@ -436,7 +436,13 @@ def _keep_log(db: apsw.Connection) -> None:
     db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
 
+_INSERT = "INSERT INTO entries (received, body) VALUES (?, ?)"
+
+
 def _insert(db: apsw.Connection, rows: Sequence[tuple[int, bytes]]) -> int:
+    if len(rows) == 1:  # a statement of its own is a transaction too, and the shortest
+        db.execute(_INSERT, rows[0])
+        return db.last_insert_rowid()
     with transaction(db, "IMMEDIATE"):
-        db.executemany("INSERT INTO entries (received, body) VALUES (?, ?)", rows)
+        db.executemany(_INSERT, rows)
         return db.last_insert_rowid()

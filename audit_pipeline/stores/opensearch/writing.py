@@ -10,6 +10,7 @@ import secrets
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ WAIT_FOR_COPIES = "10s"
 
 TAKEN = "its id is taken by an entry of other content"
 
+DAY_MS = 86_400_000
 _NAMES = {"day": "%Y.%m.%d", "month": "%Y.%m", "year": "%Y"}
 _TIMES = range(946_684_800_000, 32_503_680_000_000)  # the years 2000 to 2999: what the pattern of the template matches
 _REFUSED = {
@@ -61,12 +63,21 @@ class Place(NamedTuple):
 
 def place(index: str, granularity: str, org: str, event_id: str) -> Place | None:
     """Where the entry of an organisation and an id lies: for ever the same. None: its time names no index."""
-    if id_time(event_id) not in _TIMES:
+    moment = id_time(event_id)
+    if moment not in _TIMES:
         return None
-    moment = datetime.fromtimestamp(id_time(event_id) // 1000, UTC)
+    return Place(f"{index}-{_period(moment // DAY_MS, granularity)}", f"{event_id}.{_digest(org)}")
+
+
+@lru_cache(maxsize=4096)
+def _period(day: int, granularity: str) -> str:
+    return f"{datetime.fromtimestamp(day * DAY_MS // 1000, UTC):{_NAMES[granularity]}}"
+
+
+@lru_cache(maxsize=1024)
+def _digest(org: str) -> str:
     # An organisation's name may be longer than the engine lets a document's id be.
-    digest = sha256(org.encode()).hexdigest()[:32]
-    return Place(f"{index}-{moment:{_NAMES[granularity]}}", f"{event_id}.{digest}")
+    return sha256(org.encode()).hexdigest()[:32]
 
 
 class _Write(NamedTuple):
