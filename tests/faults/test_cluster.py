@@ -91,7 +91,8 @@ def goes_on(running: Running) -> None:
 def test_a_node_is_killed(three: Cluster, running: Running, which: str) -> None:
     """Entries and lists go on while a node is killed in the middle of bulk requests.
 
-    Not seen without a safeguard yet: the marks and ids that it rests on are those of the network's rounds.
+    Seen to lose 920 of 11,965 (leader) and 341 of 12,716 (data node) with the mark moved before the batch, and bulks
+    not offered to the next host; lists were answered with 503 where no request was.
     """
     tries = of(3, 1)
     api = running.serve()
@@ -119,7 +120,7 @@ def test_a_node_is_killed(three: Cluster, running: Running, which: str) -> None:
 def test_a_rolling_restart(three: Cluster, running: Running) -> None:
     """Each node is stopped and started again under load, as for an upgrade.
 
-    Not seen without a safeguard yet: the marks and ids that it rests on are those of the network's rounds.
+    Seen to lose 522 of 12,191 with the mark moved before the batch, and bulks not offered to the next host.
     """
     api = running.serve()
     running.emit("--threads", 2, pause=0.005)
