@@ -109,7 +109,9 @@ def test_pages_are_not_skipped_through(far: Store, store: Store, proxy: Proxy) -
     """No request asks the engine to skip more rows than it does at once, however deep the page lies."""
     many(store)
     assert len(far.search(ALL, Window(25, 2400)).items) == 25
-    bodies = [json.loads(exchange.body) for exchange in proxy.seen if "_search" in exchange.path]
+    sent = b"".join(exchange.body + b"\n" for exchange in proxy.seen if "search" in exchange.path)
+    bodies = [json.loads(line) for line in sent.splitlines() if line]
+    assert any(body.get("from", 0) > 0 for body in bodies)
     assert max(body.get("from", 0) for body in bodies) <= reading.SHALLOW
     assert not any("scroll" in exchange.path or "point_in_time" in exchange.path for exchange in proxy.seen)
 
@@ -119,11 +121,18 @@ def test_a_part_is_never_taken_for_the_whole(far: Store, store: Store, proxy: Pr
     many(store, 30)
 
     def spoiled(**change: object) -> Callable[[Exchange], object]:
-        return lambda exchange: (200, json.dumps(json.loads(exchange.answer) | change).encode())
+        def spoil(exchange: Exchange) -> object:
+            answer = json.loads(exchange.answer)
+            *_, last = answer.get("responses", [answer])  # of several, one is enough
+            last.update(change)
+            return 200 if "responses" in answer else change.get("status", 200), json.dumps(answer).encode()
+
+        return spoil
 
     for fault in (
         spoiled(timed_out=True),
         spoiled(_shards={"total": 2, "successful": 1, "failed": 1}),
+        spoiled(status=503, error={"type": "no_shard_available_action_exception"}),
         lambda exchange: (503, b'{"error":{"type":"search_phase_execution_exception"}}'),
         lambda exchange: RESET,
     ):
@@ -141,6 +150,13 @@ def test_a_part_is_never_taken_for_the_whole(far: Store, store: Store, proxy: Pr
     asked = [one.path for one in proxy.seen if "/_search?" in one.path]
     assert all("allow_partial_search_results=false" in path for path in asked)
     assert all("cancel_after_time_interval=20s" in path for path in asked)
+    pages = [one for one in proxy.seen if "/_msearch?" in one.path]
+    assert all("max_concurrent_searches=1" in one.path for one in pages)  # the total is counted after the rows
+    headers = [json.loads(line) for one in pages for line in one.body.splitlines()[::2]]
+    assert all(header["allow_partial_search_results"] == "false" for header in headers)
+    assert all(header["cancel_after_time_interval"] == "20s" for header in headers)
+    assert len(asked) > 4
+    assert len(pages) > 4
 
 
 def test_a_closed_index_is_an_error(store: Store, opensearch: Cluster, index: str) -> None:

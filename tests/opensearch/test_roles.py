@@ -45,6 +45,7 @@ ACTIONS: dict[str, set[tuple[str, str]]] = {
     "POST /INDEX-2/_refresh": {(INDICES, "indices:admin/refresh")},
     "GET /INDEX-2/_doc/ID": {(INDICES, "indices:data/read/get")},
     "POST /INDEX/_search": {(INDICES, "indices:data/read/search")},
+    "POST /_msearch": {(CLUSTER, "indices:data/read/msearch"), (INDICES, "indices:data/read/search")},
     "GET /INDEX/_count": {(INDICES, "indices:data/read/search")},
     "POST /_search/scroll": {(CLUSTER, "indices:data/read/scroll")},
     "DELETE /_search/scroll": {(CLUSTER, "indices:data/read/scroll/clear")},

@@ -108,9 +108,9 @@ class Engine:
     ) -> Any:
         """The answer to a request: a JSON object that has what it `needs`; None where there is no such thing (404).
 
-        `body` is a JSON value, or bytes that are sent as they are. It may be sent several times, to several hosts;
-        `once`: only until a host has it. Raises StoreUnavailable while trying again is right, TooLarge, and StoreError
-        where the engine refuses the request itself.
+        `body` is a JSON value, or bytes that are sent as they are. Of the several answers to `_msearch`, each may be
+        None. It may be sent several times, to several hosts; `once`: only until a host has it. Raises StoreUnavailable
+        while trying again is right, TooLarge, and StoreError where the engine refuses the request itself.
         """
         for pause in PAUSES_S:
             try:
@@ -135,7 +135,7 @@ class Engine:
         attempts = len(self._hosts) + 1 if once else 1
         for attempt in range(attempts):
             try:
-                return self._object(self._request(method, path, body, params, timeout, once), needs)
+                return self._whole(self._request(method, path, body, params, timeout, once), needs)
             except opensearchpy.NotFoundError as error:
                 if not isinstance(error.info, dict):
                     raise StoreUnavailable(f"{self.name}: {NO_ENGINE} (404)") from error
@@ -177,11 +177,22 @@ class Engine:
         except Exception as error:
             raise StoreUnavailable(f"{self.name}: {NO_ENGINE}") from error
 
-    def _object(self, answer: Any, needs: Sequence[str]) -> dict[str, Any]:
+    def _whole(self, answer: Any, needs: Sequence[str]) -> dict[str, Any]:
         """What OpenSearch may have said; not what some gateway says in its place."""
         if not isinstance(answer, dict) or not all(name in answer for name in needs):
             raise StoreUnavailable(f"{self.name}: {NO_ENGINE}")
+        if "responses" in answer:
+            answer["responses"] = [self._part(one) for one in answer["responses"]]
         return answer
+
+    def _part(self, answer: Any) -> dict[str, Any] | None:
+        """One of several answers to searches, which has an error of its own."""
+        if not isinstance(answer, dict) or "error" not in answer:
+            return self._whole(answer, ["_shards"])
+        status = answer.get("status")
+        if status == 404:
+            return None
+        raise self._known(opensearchpy.TransportError(status, answer["error"].get("type"), answer))
 
     def _known(self, error: opensearchpy.TransportError) -> Exception:
         """An error status as an exception. Of the engine's words only the type of the error is used."""

@@ -7,7 +7,7 @@ from typing import Any
 from ...privacy import network_range
 from ...query import SEARCH_FIELDS, Query, SortKey, Word
 
-__all__ = ["Order", "after", "among", "beyond", "conditions", "order", "reversed_order", "span"]
+__all__ = ["Order", "after", "among", "beyond", "conditions", "order", "reversed_order", "span", "upto"]
 
 Clause = dict[str, Any]
 
@@ -97,6 +97,13 @@ def beyond(fields: Order, key: SortKey, strictly: bool = False) -> Clause:
         choices.append(among(*equal, {"range": {field: {sign: values[field]} | _format(field)}}))
         equal.append({"range": {field: {"gte": values[field], "lte": values[field]} | _format(field)}})
     return choices[0] if len(choices) == 1 else {"bool": {"should": choices, "minimum_should_match": 1}}
+
+
+def upto(fields: Order, key: SortKey) -> Clause:
+    """What comes before this key in an order, or is at it."""
+    at = {"term": {"event.id": key.id}}
+    before = beyond(reversed_order(fields), key, strictly=True)
+    return {"bool": {"should": [at, before], "minimum_should_match": 1}}
 
 
 def _format(field: str) -> dict[str, str]:
