@@ -10,6 +10,7 @@ import argparse
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ APART = "up, on a processor of its own"
 EVERYWHERE = os.sched_getaffinity(0)
 PACE_S = 0.001
 """Between two calls at a steady pace, in seconds."""
+WARM_CALLS = 200_000
+"""Entries that the engine is given before anything is measured."""
 LIMITS = (1.25, 10.0)
 """What p99 may be, times that with shipping off; and p99.9, milliseconds more."""
 DOCUMENT = Path(__file__).parent.parent / "docs" / "durability.md"
@@ -91,6 +94,20 @@ def _asked(python: str, kind: str, folder: Path, url: str, calls: int, every: fl
     return _percentiles(found)
 
 
+def _warm(cluster: Cluster, folder: Path) -> None:
+    """Let the engine compile what it does all the time, as one has that runs for longer than a minute."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    url = f"opensearch://{cluster.hosts[0]}?index=outage-warm"
+    with Contender(sys.executable, "emitters", "process_shipping", str(folder), url) as emitter:
+        emitter.ask(calls=WARM_CALLS, threads=1)
+        cluster.wait(1, status="yellow")
+        while cluster.call("GET", "/outage-warm/_count")["count"] < WARM_CALLS:
+            time.sleep(0.5)
+    cluster.clear("outage-")
+    shutil.rmtree(folder)
+
+
 def _measured(cluster: Cluster, folder: Path, rounds: int, calls: int) -> Iterator[tuple[str, str, Percentiles]]:
     """Pace, what was asked, and what it took."""
     other = contender_python(folder)
@@ -150,6 +167,7 @@ def main() -> int:
     folder.mkdir(exist_ok=True)
     measured: dict[tuple[str, str], list[Percentiles]] = {}
     with closing(start_cluster(1, "1g", jvm=())) as cluster:
+        _warm(cluster, folder / "warm")
         for pace, what, found in _measured(cluster, folder, chosen.rounds, chosen.calls):
             measured.setdefault((pace, what), []).append(found)
             print(f"{pace}, {what}: {', '.join(f'{value:,.0f}' for value in found)} µs", file=sys.stderr, flush=True)
