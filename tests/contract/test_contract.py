@@ -353,6 +353,74 @@ def test_pages_go_over_the_turn_of_the_year(store: Store) -> None:
     assert found(store, around) == [events[25].id, events[24].id]
 
 
+def in_order(events: list[AuditEvent], sort: str) -> list[AuditEvent]:
+    """Entries as a list shows them."""
+    ordered = sorted(events, key=lambda event: (event.timestamp, event.id), reverse=sort != "timestamp")
+    if sort.endswith("action"):
+        ordered.sort(key=lambda event: event.action, reverse=sort[0] == "-")
+    return ordered
+
+
+def shaped(shape: str) -> list[AuditEvent]:
+    """3,000 entries that could make a short way wrong."""
+    made = []
+    for number in range(3000):
+        ago = number * 977_001  # ms; a month in all
+        action = ("user.created", "domain.deleted", "auth.login_failed")[number % 3]
+        if shape == "all of one action":
+            action = "user.created"
+        elif shape == "months without entries":
+            ago += (number // 1000) * 400 * 86_400_000
+        elif shape == "equal milliseconds":
+            ago = number // 1500 * 86_400_000
+        elif shape == "one action at the end":
+            action = "user.created" if number < 2999 else "backup.deleted"
+        made.append((ago, action))
+    now = now_ms()
+    return [entry(action, timestamp=(now - ago) / 1000) for ago, action in made]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    ["all of one action", "months without entries", "equal milliseconds", "one action at the end"],
+)
+def test_pages_of_odd_shapes(store: Store, shape: str) -> None:
+    """Whatever entries are like, any page is that of the whole list; and who pages meets late arrivals at most once."""
+    events = shaped(shape)
+    early, late = events[::2], events[1::2]
+    assert store.append(early) == []
+    for sort in ("-timestamp", "action"):
+        query = Query("default", sort=sort)
+        first = store.search(query, Window(300))
+        store.append(late[: len(late) // 2] if sort == "-timestamp" else late)
+        met = [event.id for event in first.items]
+        while first.has_next:
+            first = store.search(query, Window(300, after=sort_key(first.items[-1])))
+            met += [event.id for event in first.items]
+        assert len(set(met)) == len(met)
+        assert {event.id for event in early} <= set(met)
+    for sort in SORTS:
+        query, expected = Query("default", sort=sort), in_order(events, sort)
+        for offset in (0, 1, 999, 1001, 1500, 2975, 2990, 3000):
+            page = store.search(query, Window(25, offset))
+            assert page.items == tuple(expected[offset : offset + 25]), offset
+            assert (page.total, page.has_next) == (3000, offset < 2975)
+        before = store.search(query, Window(25, before=sort_key(expected[1500])))
+        assert before.items == tuple(expected[1475:1500])
+    for action in ("user.created", "backup.deleted", "backup.created"):
+        some = [event for event in in_order(events, "action") if event.action == action]
+        query = Query("default", sort="action", actions=frozenset((action,)))
+        for offset in {0, len(some) // 2, max(0, len(some) - 1)}:
+            page = store.search(query, Window(10, offset))
+            assert page.items == tuple(some[offset : offset + 10])
+            assert page.total == len(some)
+    oldest, newest = events[-1].timestamp, events[0].timestamp
+    middle = (oldest + newest) // 2
+    for start, end in ((oldest, middle), (middle, newest), (newest - 86_400_000 * 200, newest - 86_400_000 * 100)):
+        query = Query("default", start=start, end=end)
+        assert store.search(query, Window(1)).total == sum(start <= event.timestamp < end for event in events)
+
+
 # For each alphabet: a text, what finds it, and what does not.
 ALPHABETS = {
     "ASCII": ("Mail.Example", ('"mail example"', "EXAM", "example mail"), ("ail", '"example mail"')),
