@@ -98,6 +98,7 @@ class Spool:
         """Opens the file, unless it is not to be done `at_once`: then the first call does. Raises SpoolError."""
         self.file = SpoolFile(path, store, durability)
         self.path = self.file.path
+        self._durability = durability
         self._room = Room(self.path, limits)
         self._read_from: FileId | None = None
         self._stored = self._written = 0
@@ -146,7 +147,8 @@ class Spool:
             for call in reversed(calls):
                 call.sequence = last
                 last -= len(call.rows)
-            if looked:
+            # Of what is not synced yet, a power loss may take entries and leave the card.
+            if looked and self._durability == "disk":
                 self.file.card.note(sequence, self.origin)
 
     def pending(
