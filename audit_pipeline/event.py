@@ -207,6 +207,8 @@ class AuditEvent:
     def from_bytes(cls, body: bytes, origin: str = "", sequence: int = 0) -> AuditEvent:
         """The event that `to_bytes` wrote. Keys that a newer version added are left out."""
         known = orjson.loads(body)
+        if not isinstance(known, dict):
+            raise ValueError("is no JSON object")
         if known.keys() != _NAMES:
             known = {name: known[name] for name in _BODY if name in known}
         known["problems"] = tuple(known["problems"])

@@ -357,8 +357,10 @@ class _Cleaner:
             return f"[unreadable: {type(value).__name__}]"
 
     def _convert(self, path: str, value: Any, level: int) -> Any:
-        if convert := _EXACT.get(type(value)):
-            return convert(self, path, value, level)
+        # Compared, not looked up: a class may have no hash.
+        for kind, convert in _EXACT:
+            if type(value) is kind:
+                return convert(self, path, value, level)
         for kinds, convert in _CONVERSIONS:
             if isinstance(value, kinds):
                 return convert(self, path, value, level)
@@ -531,7 +533,8 @@ _CONVERSIONS: tuple[tuple[Any, _Conversion], ...] = (
 )
 
 # What most values are, found without asking one kind after the other.
-_EXACT: dict[type, _Conversion] = {kinds: convert for kinds, convert in _CONVERSIONS if kinds in (str, int, float)} | {
-    dict: _Cleaner._mapping,
-    list: _Cleaner._list,
-}
+_EXACT: tuple[tuple[type, _Conversion], ...] = (
+    *((kinds, convert) for kinds, convert in _CONVERSIONS if kinds in (str, int, float)),
+    (dict, _Cleaner._mapping),
+    (list, _Cleaner._list),
+)

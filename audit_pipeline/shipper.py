@@ -35,14 +35,13 @@ RETRY_S = (0.1, 5.0)
 """The first and the longest pause before a store is tried again, in seconds."""
 BATCH = 1000
 """Entries in a batch, at the most."""
-GATHER_S = (0.05, 0.5)
-"""How long entries gather before the next batch, in seconds: after an idle time, and under load. An engine on the same
-machine takes processors from log calls, and as much for a small batch as for a large one."""
+GATHER_S = (0.05, 0.3)
+"""How long entries gather before the next batch, in seconds: after an idle time, and under load."""
 LOAD_S = 1.0
 """For how long after a log call of this process it counts as being under load, in seconds."""
-NAP_S = 0.0001
-"""The pause under load after each entry, in seconds: Python runs one thread at a time, and takes that right away from a
-busy one only after 5 ms."""
+NAP_S, NAP_EVERY = 0.00005, 2
+"""The pause under load, in seconds, and after how many entries: Python runs one thread at a time, and takes that right
+away from a busy one only after 5 ms."""
 MARK_S = 2.0
 """How often, under load, the mark is written down, in seconds: log calls wait for the same lock."""
 TRIES = 3
@@ -75,7 +74,7 @@ class Shipper:
         self._thread: threading.Thread | None = None
         self._tidied = self._trimmed = self._marked = self._recorded = -TRIM_S
         self._limit = BATCH
-        self._broke = self._in_a_row = 0
+        self._broke = self._in_a_row = self._gone = 0
         self.trouble: Exception | None = None
         """Why nothing is shipped at the moment; None while all is well, or another process ships."""
         self.stopped: Stopped | None = None
@@ -229,7 +228,8 @@ class Shipper:
 
     def _give_way(self) -> None:
         """Let other threads of this process go first."""
-        if self._is_under_load():
+        self._gone += 1
+        if not self._gone % NAP_EVERY and self._is_under_load():
             time.sleep(NAP_S)
 
     def _say_going(self) -> None:

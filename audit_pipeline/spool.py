@@ -7,7 +7,6 @@ store has taken them. What it shipped is kept for a day, within a size, so that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from .event import AuditEvent, now_ms
 from .files import FileId, free_bytes
 from .room import Limits, Room, delete_shipped, oldest_ms, try_write, used_bytes
 from .salvage import DAMAGED, damaged_files, readable
-from .spool_file import Call, SpoolFile, repairing
+from .spool_file import SpoolFile, repairing
 
 __all__ = ["Limits", "QuarantineRow", "Quarantined", "Spool", "SpoolStatus"]
 
@@ -120,22 +119,10 @@ class Spool:
         rows = [(event.received, event.to_bytes()) for event in events]
         if self.file.interrupts(rows):
             return 0
-        return self._append(self.file.wait(rows))
+        return self._append(rows)
 
     @repairing
-    def _append(self, call: Call) -> int:
-        with self.file.turn(call) as calls:
-            if len(calls) > 1:
-                # One commit for all; where it fails, each has its own, and its own reason.
-                with suppress(SpoolError):
-                    self._write(calls)
-            if call.sequence is None:
-                self._write([call])
-            assert call.sequence is not None
-            return call.sequence
-
-    def _write(self, calls: Sequence[Call]) -> None:
-        rows = [row for call in calls for row in call.rows]
+    def _append(self, rows: Sequence[tuple[int, bytes]]) -> int:
         with self.file.appending() as db:
             looked = self._room.take(db, sum(len(body) for _, body in rows))
             try:
@@ -143,13 +130,10 @@ class Spool:
             except apsw.FullError:
                 self._room.make(db)
                 sequence = self.file.insert(rows)
-            last = sequence
-            for call in reversed(calls):
-                call.sequence = last
-                last -= len(call.rows)
             # Of what is not synced yet, a power loss may take entries and leave the card.
             if looked and self._durability == "disk":
                 self.file.card.note(sequence, self.origin)
+            return sequence
 
     def pending(
         self, limit: int = 1000, size: int = 4 * 2**20, between: Callable[[], None] = lambda: None

@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import wraps
@@ -26,7 +25,7 @@ from .errors import SettingsError, SpoolError, SpoolFull, SpoolMismatch
 from .files import FileId, Locked, file_id, free_bytes, linked_file, locked, make_private
 from .forking import WAIT_S, abandon, prepare_for_forks
 
-__all__ = ["BUSY_MS", "Call", "SpoolFile", "repairing"]
+__all__ = ["BUSY_MS", "SpoolFile", "repairing"]
 
 APPLICATION_ID = 0x41554453
 VERSION = 1
@@ -63,18 +62,6 @@ PRAGMA user_version = {VERSION};
 _log = logging.getLogger("audit_pipeline.spool")
 
 _DURABILITY = {"disk": "FULL", "process": "NORMAL"}
-
-
-class Call:
-    """What one call has to write. Threads that wait for each other write what all of them have in one transaction."""
-
-    __slots__ = ("rows", "sequence")
-
-    def __init__(self, rows: Sequence[tuple[int, bytes]]) -> None:
-        self.rows = rows
-        """When received, in ms, and body."""
-        self.sequence: int | None = None
-        """That of the last row, once they are on disk."""
 
 
 class _Damaged(SpoolError):
@@ -130,7 +117,6 @@ class SpoolFile:
         self._lock = threading.RLock()
         self._busy = self._in_doubt = False
         self._interrupting: list[tuple[int, bytes]] = []
-        self._waiting: deque[Call] = deque()
         self._db: apsw.Connection | None = None
         self._file: FileId | None = None
         self._closed = False
@@ -191,25 +177,6 @@ class SpoolFile:
                 with self.connection():
                     pass
 
-    def wait(self, rows: Sequence[tuple[int, bytes]]) -> Call:
-        """Say what is to be written, by whichever thread has its `turn` first."""
-        call = Call(rows)
-        self._waiting.append(call)
-        return call
-
-    @contextmanager
-    def turn(self, call: Call) -> Iterator[list[Call]]:
-        """This call and those of other threads that wait behind it; nothing where it has been written with another's.
-
-        Whoever writes them sets their sequences. What is left without one its own thread writes.
-        """
-        with self._lock:
-            calls: list[Call] = []
-            if call.sequence is None:
-                others = [self._waiting.popleft() for _ in range(len(self._waiting))]
-                calls = [call, *(other for other in others if other is not call)]
-            yield calls
-
     def insert(self, rows: Sequence[tuple[int, bytes]]) -> int:
         """Inside `appending`: put entries (when received, in ms; body) on disk, and return the last one's sequence."""
         for _ in range(TRIES):
@@ -221,14 +188,10 @@ class SpoolFile:
 
     def interrupts(self, rows: Sequence[tuple[int, bytes]]) -> bool:
         """Whether a signal handler asks in the middle of its thread's own call; that call then writes these too."""
-        if not self._lock.acquire(blocking=False):
-            return False  # the call under way is another thread's
-        try:
+        with self._lock:
             if self._busy:
                 self._interrupting += rows
             return self._busy
-        finally:
-            self._lock.release()
 
     def reopen(self) -> None:
         """Go on with a new connection."""
@@ -262,7 +225,6 @@ class SpoolFile:
         self._lock = threading.RLock()
         self._busy = False
         self._interrupting = []  # the parent writes them
-        self._waiting = deque()
         self._leave()
 
     # Opening

@@ -7,7 +7,6 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
 from contextlib import closing, suppress
 from pathlib import Path
@@ -117,66 +116,6 @@ def test_what_a_signal_handler_records_during_any_call_is_written(path: Path) ->
     assert [event.target for event in fresh.pending()] == ["in the middle", "in a call that fails"]
     spool.close()
     fresh.close()
-
-
-def behind_each_other(spool: Spool, targets: list[str]) -> dict[str, int | SpoolError]:
-    """What each of these got, recorded by threads that all wait for the spool before the first of them writes."""
-    found: dict[str, int | SpoolError] = {}
-
-    def record(target: str) -> None:
-        try:
-            found[target] = spool.append([entry(target), entry(target)])
-        except SpoolError as error:
-            found[target] = error
-
-    threads = [threading.Thread(target=record, args=(target,)) for target in targets]
-    with spool.file._lock:
-        for number, thread in enumerate(threads, 1):
-            thread.start()
-            end = time.monotonic() + 5
-            while len(spool.file._waiting) < number and time.monotonic() < end:
-                time.sleep(0.001)
-    for thread in threads:
-        thread.join()
-    return found
-
-
-def test_threads_that_wait_for_each_other_share_a_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight calls that wait are on disk with one sync, and each is told its own sequence."""
-    spool = Spool(path, "store")
-    commits: list[int] = []
-    insert = spool_file._insert
-    monkeypatch.setattr(spool_file, "_insert", lambda db, rows: commits.append(len(rows)) or insert(db, rows))
-    targets = [str(number) for number in range(8)]
-    found = behind_each_other(spool, targets)
-    assert commits == [16]
-    assert [(event.target, event.sequence) for event in spool.pending()][1::2] == [
-        (target, found[target])
-        for target in sorted(targets, key=lambda target: found[target])  # type: ignore[arg-type,return-value]
-    ]
-    assert not spool.file._waiting
-    assert spool.append([entry("alone")]) == 17
-    spool.close()
-
-
-def test_a_call_that_fails_takes_no_other_with_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of calls that wait together, the one that finds no room is refused, and the others are recorded, once each."""
-    spool = Spool(path, "store")
-    insert = spool_file._insert
-
-    def full(db: apsw.Connection, rows: list[tuple[int, bytes]]) -> int:
-        if any(b"large" in body for _, body in rows):
-            raise apsw.FullError("no room")
-        return insert(db, rows)
-
-    monkeypatch.setattr(spool_file, "_insert", full)
-    found = behind_each_other(spool, ["a", "large", "b", "c"])
-    assert isinstance(found.pop("large"), SpoolError)
-    assert sorted(found.values()) == [2, 4, 6]  # type: ignore[type-var]
-    monkeypatch.undo()
-    assert spool.append([entry("later")]) == 7
-    assert sorted(event.target for event in spool.pending()) == ["a", "a", "b", "b", "c", "c", "later"]
-    spool.close()
 
 
 def test_the_sequence_has_no_gaps_whatever_is_trimmed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
