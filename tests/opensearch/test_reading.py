@@ -133,6 +133,9 @@ def test_a_part_is_never_taken_for_the_whole(far: Store, store: Store, proxy: Pr
         spoiled(timed_out=True),
         spoiled(_shards={"total": 2, "successful": 1, "failed": 1}),
         spoiled(status=503, error={"type": "no_shard_available_action_exception"}),
+        spoiled(status=500, error="text"),
+        lambda exchange: (200, b'{"responses":[]}'),
+        lambda exchange: (200, b'{"responses":null}'),
         lambda exchange: (503, b'{"error":{"type":"search_phase_execution_exception"}}'),
         lambda exchange: RESET,
     ):

@@ -92,7 +92,8 @@ def test_a_damaged_entry_is_set_aside_and_holds_up_nothing(path: Path) -> None:
     spool = Spool(path, "store")
     spool.append([entry(str(number)) for number in range(5)])
     with closing(apsw.Connection(str(path))) as db:
-        db.execute("UPDATE entries SET body = substr(body, 1, 40) WHERE sequence IN (2, 4, 5)")
+        db.execute("UPDATE entries SET body = substr(body, 1, 40) WHERE sequence IN (2, 5)")
+        db.execute("UPDATE entries SET body = x'30' WHERE sequence = 4")  # JSON, but no object
     assert [event.target for event in spool.pending()] == ["0", "2"]
     spool.mark_shipped(3)
     assert spool.pending() == []

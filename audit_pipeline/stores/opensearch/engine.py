@@ -23,7 +23,7 @@ from ...errors import SettingsError, StoreError, StoreUnavailable
 from ...forking import prepare_for_forks
 from ..base import StoreURL
 
-__all__ = ["NO_ENGINE", "Engine", "TooLarge"]
+__all__ = ["NO_ENGINE", "TIMEOUT_S", "Engine", "TooLarge"]
 
 TIMEOUT_S = 30.0
 """How long an answer is waited for, in seconds."""
@@ -182,6 +182,8 @@ class Engine:
         if not isinstance(answer, dict) or not all(name in answer for name in needs):
             raise StoreUnavailable(f"{self.name}: {NO_ENGINE}")
         if "responses" in answer:
+            if not isinstance(answer["responses"], list):
+                raise StoreUnavailable(f"{self.name}: {NO_ENGINE}")
             answer["responses"] = [self._part(one) for one in answer["responses"]]
         return answer
 
@@ -192,7 +194,9 @@ class Engine:
         status = answer.get("status")
         if status == 404:
             return None
-        raise self._known(opensearchpy.TransportError(status, answer["error"].get("type"), answer))
+        error = answer["error"]
+        kind = error.get("type") if isinstance(error, dict) else None
+        raise self._known(opensearchpy.TransportError(status, kind, answer))
 
     def _known(self, error: opensearchpy.TransportError) -> Exception:
         """An error status as an exception. Of the engine's words only the type of the error is used."""

@@ -14,7 +14,7 @@ from ...errors import StoreError, StoreUnavailable
 from ...event import AuditEvent
 from ...query import Query, SortKey, Window
 from ..base import QUERY_S, Page
-from .engine import Engine
+from .engine import TIMEOUT_S, Engine
 from .queries import Order, after, among, beyond, conditions, order, reversed_order, span, upto
 
 __all__ = ["Reader"]
@@ -111,8 +111,12 @@ class Reader:
         lines = b"".join(b"%s\n%s\n" % (header, orjson.dumps(body)) for body in bodies)
         # One after the other: otherwise the engine asks them in any order.
         params = {"max_concurrent_searches": 1, "filter_path": filter_path}
-        answers = self.engine.ask("POST", "/_msearch", lines, params, needs=["responses"])["responses"]
-        return [self._answered(answer) for answer in answers]
+        # Each may take as long as one may.
+        timeout = TIMEOUT_S + QUERY_S * (len(bodies) - 1)
+        answer = self.engine.ask("POST", "/_msearch", lines, params, needs=["responses"], timeout=timeout)
+        if answer is None or len(answer["responses"]) != len(bodies):
+            raise StoreUnavailable(f"{self._where}: answered in part; trying again helps")
+        return [self._answered(one) for one in answer["responses"]]
 
     def _answered(self, answer: Any) -> Any:
         answer = answer or _NOTHING
