@@ -66,7 +66,7 @@ def answer_cut(network: Network) -> AbstractContextManager[None]:
 
 
 def request_cut(network: Network) -> AbstractContextManager[None]:
-    return network.toxic("limit_data", "upstream", bytes=RANDOM.randrange(400, 20_000))
+    return network.toxic("limit_data", "upstream", bytes=RANDOM.randrange(400, 3_000))  # less than any bulk has
 
 
 def no_answer(network: Network) -> AbstractContextManager[None]:
