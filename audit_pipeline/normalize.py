@@ -97,11 +97,7 @@ def build_event(
     `problems`, one sentence each; the sentences hold no values, since an address or a secret could be among them.
     """
     problems: list[str] = []
-    values = map(given.get, _FIELDS)
-    given = {
-        name: value if value is None or type(value) is str else _settled(name, value, problems)
-        for name, value in zip(_FIELDS, values, strict=True)
-    }
+    given = {name: _settled(name, given.get(name), problems) for name in _FIELDS}
     address = _address(given["ip"], problems)
     cleaner = _Cleaner(problems, address)
     kept: dict[str, Any] = {}
@@ -167,6 +163,8 @@ def _bounded(problems: list[str], address: str | None) -> tuple[str, ...]:
 
 def _settled(name: str, value: Any, problems: list[str]) -> Any:
     """A text, or an address, as exactly a `str`; other values as they are, where they can be looked at."""
+    if value is None or type(value) is str:  # most are
+        return value
     try:
         return _characters(value) if isinstance(value, (str, IPv4Address, IPv6Address)) else value
     except Exception as error:  # noqa: BLE001 - a lazy object may raise anything, even when asked for its class

@@ -226,6 +226,7 @@ def _mask_v6(text: str, address: IPv6Address, masked: str) -> str:
     plain = _plain(text)
     if plain.count(":") < 2 and "%3" not in plain:
         return text
+    # The pattern takes milliseconds to make: first see whether each group of the address is there at all.
     lowered, value = plain.lower(), int(address)
     groups = [f"{value >> shift & 0xFFFF:x}" for shift in range(112, -1, -16)]
     if not all(group in lowered for group in groups[:6] if group != "0"):
