@@ -154,7 +154,7 @@ def export_csv(service: ServiceDep, caller: Exporter, parameters: Parameters, re
         service.metrics.exported("refused")
         raise
     try:
-        snapshot = store.snapshot(query, limit)
+        snapshot = store.snapshot(query, limit, in_full=False)
     except BaseException:
         service.exports.free(caller.org)
         service.metrics.exported("failed")

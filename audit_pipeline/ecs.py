@@ -123,7 +123,7 @@ def _milliseconds(text: str) -> int:
 
 @lru_cache(maxsize=4096)
 def _seconds(text: str) -> int:
-    return int(datetime.strptime(text, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC).timestamp())
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
 
 
 def _term_sizes(value: Any, path: int) -> Iterator[int]:

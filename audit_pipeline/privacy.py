@@ -40,6 +40,8 @@ _MASKED_V6 = re.compile(r"([0-9a-f:]{1,34}:)xxxx\Z", re.ASCII | re.IGNORECASE)
 
 # Addresses
 
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_USUAL_V4 = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}\Z")
 MAX_ADDRESS = 256
 """Characters in an address and its zone."""
 
@@ -80,6 +82,8 @@ def mask_ip(text: str | None) -> str:
 
 @lru_cache(maxsize=4096)
 def _masked(text: str) -> str:
+    if _USUAL_V4.match(text):  # most are
+        return text.rpartition(".")[0] + ".xxx"
     try:
         address = _parse(text)
     except ValueError:

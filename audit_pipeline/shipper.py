@@ -33,8 +33,8 @@ TAKEOVER_S = 0.2
 """How often a waiting shipper asks for the lock, in seconds."""
 RETRY_S = (0.1, 5.0)
 """The first and the longest pause before a store is tried again, in seconds."""
-BATCH = 1000
-"""Entries in a batch, at the most."""
+BATCH, BACKLOG = 1000, 8000
+"""Entries in a batch, at the most: usually, and while there are more than that."""
 GATHER_S = (0.05, 0.3)
 """How long entries gather before the next batch, in seconds: after an idle time, and under load."""
 LOAD_S = 1.0
@@ -157,13 +157,14 @@ class Shipper:
         self._wake.clear()
         self._hurry.clear()
         seen = spool.version()
+        limit = self._limit
         shipped = self._ship_batch(spool)
         quiet = spool.version() == seen and not self._wake.is_set()
         if quiet or self._hurry.is_set() or time.monotonic() - self._marked > MARK_S:
             self._marked = time.monotonic()
             spool.mark_stored()
         if shipped:
-            if shipped < self._limit:
+            if shipped < limit:
                 self._hurry.wait(GATHER_S[self._is_under_load()])
             return
         self._see_to(spool)
@@ -203,6 +204,7 @@ class Shipper:
             refusals = self._store.append(_Unhurried(events, self._give_way))
         except AuditError:
             self.retries += 1
+            self._limit = min(self._limit, BATCH)
             raise
         except Exception as error:
             self.retries += 1
@@ -219,7 +221,7 @@ class Shipper:
             self._in_a_row += 1
             _log.exception("the store breaks down over entry %s", events[0].id)
             return [Quarantined(events[0], f"the store breaks down over it ({type(error).__name__})")]
-        self._limit = min(BATCH, self._limit * 2)
+        self._limit = min(BACKLOG, self._limit * 2) if len(events) == self._limit else BATCH
         self._broke = self._in_a_row = 0
         return [Quarantined(refusal.event, refusal.reason) for refusal in refusals]
 

@@ -296,7 +296,7 @@ def export(org: str, output: str | None, store: str | None, spool: str | None, *
     name = file_name(parse_zone(filters["tz"] or "UTC"))
     with (
         opened_store(settings) as opened,
-        closing(opened.snapshot(query, settings.export_limit)) as snapshot,
+        closing(opened.snapshot(query, settings.export_limit, in_full=False)) as snapshot,
         opened_pipeline(settings, wait=2.0) as pipeline,
     ):
         rows = min(snapshot.total, settings.export_limit)

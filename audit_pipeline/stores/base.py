@@ -179,8 +179,11 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def snapshot(self, query: Query, limit: int) -> Snapshot:
-        """The first `limit` entries of a query, all as of now. Raises StoreMissing where nothing has been set up."""
+    def snapshot(self, query: Query, limit: int, *, in_full: bool = True) -> Snapshot:
+        """The first `limit` entries of a query, all as of now. Raises StoreMissing where nothing has been set up.
+
+        Where they need not be `in_full`, contexts and problems may be missing: lists do not show them.
+        """
 
     @abstractmethod
     def arrivals(self, position: str | None, limit: int = 1000) -> Arrivals:

@@ -79,7 +79,7 @@ class MemoryStore(Store):
             has_next=bool(items) and first + window.size < len(found),
         )
 
-    def snapshot(self, query: Query, limit: int) -> Snapshot:
+    def snapshot(self, query: Query, limit: int, *, in_full: bool = True) -> Snapshot:
         """See Store.snapshot."""
         return _MemorySnapshot(self._found(query), limit)
 

@@ -181,7 +181,7 @@ def watched(api: API, monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
     taken: list[Watched] = []
     real = api.pipeline.store.snapshot
 
-    def snapshot(query: Query, limit: int) -> Snapshot:
+    def snapshot(query: Query, limit: int, **given: bool) -> Snapshot:
         taken.append(Watched(real(query, limit)))
         return taken[-1]
 
@@ -211,7 +211,7 @@ def test_what_is_written_meanwhile_does_not_appear(api: API, watched: list[Watch
 
 def test_a_plan_that_is_downgraded_in_the_middle_of_an_export(api: API, watched: list[Watched]) -> None:
     """What was allowed when it began is sent whole, though the token ends meanwhile; the next export is refused."""
-    token = api.token(exp=int(time.time()) + 1)
+    token = api.token(exp=int(time.time()) + 4)
     with served(api.app) as address, streamed(api, address, token) as answer:
         assert watched[0].first.wait(10)
         check_problem(api.get(PATH, token=api.token(plan="free")), 403, "plan-required")
@@ -279,7 +279,7 @@ def test_a_client_that_reads_slowly_gets_everything(
     api.stored()
     real = api.pipeline.store.snapshot
 
-    def large(query: Query, limit: int) -> Snapshot:
+    def large(query: Query, limit: int, **given: bool) -> Snapshot:
         snapshot = real(query, limit)
         batches = snapshot.batches
 

@@ -151,7 +151,7 @@ def test_exports_are_counted_by_how_they_ended(memory_api: API, monkeypatch: pyt
             """Holds nothing."""
 
     with monkeypatch.context() as patched:
-        patched.setattr(api.pipeline.store, "snapshot", lambda *_: Broken())
+        patched.setattr(api.pipeline.store, "snapshot", lambda *_, **__: Broken())
         with pytest.raises(RuntimeError):  # the transfer breaks
             api.get("/v1/events/export.csv")
     for _ in range(MAX_EXPORTS):

@@ -173,7 +173,7 @@ def test_no_text_of_a_backend_goes_out(
 ) -> None:
     """Whatever fails behind an answer, what is told is a sentence of ours, and when to ask again where that helps."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     for method in ("search", "get", "snapshot", "histogram"):

@@ -121,7 +121,7 @@ def test_a_network_that_breaks(running: Running, network: Network, opensearch: C
 def test_a_network_that_trickles(running: Running, network: Network) -> None:
     """Over a network that is very slow, and gives answers in little slices, entries arrive while it is.
 
-    Seen to bring nothing within a minute with BULK_TIMEOUT_S at 0.2 in writing: each answer was given up half-way.
+    Seen to bring nothing within a minute with BATCH_TIMEOUT_S at 0.2 in writing: each answer was given up half-way.
     """
     tries = of(15, 1)
     running.emit("--threads", 2, pause=0.01)
@@ -140,7 +140,7 @@ def test_a_network_that_trickles(running: Running, network: Network) -> None:
 def test_a_network_that_swallows_everything(running: Running, network: Network) -> None:
     """Where connections stay open and nothing comes through, the shipper gives up waiting after a minute by itself.
 
-    Seen to wait on after 90 s with BULK_TIMEOUT_S at 6,000 in writing.
+    Seen to wait on after 90 s with BATCH_TIMEOUT_S at 6,000 in writing.
     """
     running.emit(pause=0.01)
     running.ship()

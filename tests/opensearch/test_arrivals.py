@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
+from audit_pipeline.errors import StoreUnavailable
 from audit_pipeline.stores import Store
-from audit_pipeline.stores.opensearch import arrivals
+from audit_pipeline.stores.opensearch import arrivals, writing
 
 from .conftest import entry
+from .proxy import RESET, Proxy
+
+
+def met_after(store: Store, position: str, limit: int = 1000) -> list[str]:
+    """The ids of what comes after a position."""
+    met, more = [], True
+    while more:
+        came, position, more = store.arrivals(position, limit)
+        assert came or not more
+        met += [event.id for event, _ in came]
+    return met
 
 
 def test_an_old_position_is_not_moved_past_what_was_not_given_yet(
@@ -24,9 +37,48 @@ def test_an_old_position_is_not_moved_past_what_was_not_given_yet(
     for first in range(0, 60, 10):
         store.append(written[first : first + 10])
     time.sleep(0.2)  # time itself is what this is about
-    met, more = [], True
-    while more:
-        came, position, more = store.arrivals(position, 10)
-        assert came
-        met += [event.id for event, _ in came]
-    assert met == [event.id for event in written]
+    assert met_after(store, position, 10) == [event.id for event in written]
+
+
+def test_writers_whose_batches_have_the_same_number(
+    opened: Callable[..., Store], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together more than one answer holds: each batch is met, one after the other.
+
+    Seen to stand still when only batches of lower numbers than the last one's were taken for whole.
+    """
+    monkeypatch.setattr(arrivals, "BATCH", 10)
+    monkeypatch.setattr(arrivals, "MOST", 15)
+    position = store.arrivals(None).position
+    written = [entry() for _ in range(30)]
+    for first in range(0, 30, 10):
+        opened().append(written[first : first + 10])
+    assert sorted(met_after(store, position, 5)) == sorted(event.id for event in written)
+
+
+def test_a_large_batch_is_met_when_it_is_whole(
+    far: Store, store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes in several requests. Broken off in the middle, nothing of it is met; sent again, all is met, once."""
+    monkeypatch.setattr(writing, "REQUEST", 10)
+    batch = [entry(target=str(number)) for number in range(95)]
+    position = store.arrivals(None).position
+    bulks = 0
+
+    def fail(exchange: object) -> object:
+        nonlocal bulks
+        bulks += exchange.path.startswith("/_bulk")  # type: ignore[attr-defined]
+        return RESET if bulks > 4 else None
+
+    proxy.after_answer = fail
+    with pytest.raises(StoreUnavailable):
+        far.append(batch)
+    store.append([entry()])  # another writer, and what it writes can be found
+    assert len(met_after(store, position)) == 1
+    proxy.after_answer = lambda exchange: None
+    assert far.append(batch) == []
+    monkeypatch.setattr(arrivals, "OVER_MS", 0)  # as if much time had passed
+    met = met_after(store, position)
+    assert len(met) == 96
+    assert set(met) > {event.id for event in batch}
+    assert len([one for one in proxy.seen if one.path.startswith("/_bulk")]) >= 4 + 10

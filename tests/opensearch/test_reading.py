@@ -108,7 +108,8 @@ def test_any_page_can_be_jumped_to(store: Store, sort: str, monkeypatch: pytest.
 def test_pages_are_not_skipped_through(far: Store, store: Store, proxy: Proxy) -> None:
     """No request asks the engine to skip more rows than it does at once, however deep the page lies."""
     many(store)
-    assert len(far.search(ALL, Window(25, 2400)).items) == 25
+    for offset in (2400, 2410):  # half a day apart: one of them may be a day's first
+        assert len(far.search(ALL, Window(25, offset)).items) == 25
     sent = b"".join(exchange.body + b"\n" for exchange in proxy.seen if "search" in exchange.path)
     bodies = [json.loads(line) for line in sent.splitlines() if line]
     assert any(body.get("from", 0) > 0 for body in bodies)

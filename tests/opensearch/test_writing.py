@@ -14,6 +14,7 @@ from audit_pipeline.errors import StoreUnavailable
 from audit_pipeline.event import now_ms, uuid7
 from audit_pipeline.query import Query, Window
 from audit_pipeline.stores import Store
+from audit_pipeline.stores.opensearch import writing
 
 from ..engine import Cluster
 from .conftest import entry
@@ -69,6 +70,34 @@ def test_a_spoiled_answer_neither_loses_nor_doubles(
     assert far.append(batch) == []
     assert ids(store) == {event.id for event in batch}
     assert store.search(ALL, Window(1)).total == 3
+
+
+def test_a_large_batch_is_several_requests_at_a_time(
+    far: Store, store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What each of them is answered counts: refusals are told, whatever fails is tried again; found when it returns."""
+    monkeypatch.setattr(writing, "REQUEST", 10)
+    batch = [entry(target=str(number)) for number in range(95)]
+    store.append([replace(batch[7], target="another"), batch[33]])
+    other = [replace(batch[50], target="another")]
+    refusals = far.append(batch + other)
+    assert sorted(refusal.event.id for refusal in refusals) == sorted([batch[7].id, batch[50].id])
+    assert store.search(ALL, Window(1)).total == 95
+    assert len([one for one in proxy.seen if one.path.startswith("/_bulk")]) == 10
+    for number, status in ((1, 503), (10, 429)):
+        more = [entry(target=str(number)) for number in range(95)]
+        bulks = 0
+
+        def fail(exchange: Exchange, number: int = number, status: int = status) -> tuple[int, bytes] | None:
+            nonlocal bulks
+            bulks += exchange.path.startswith("/_bulk")
+            return (status, b"{}") if bulks == number and exchange.path.startswith("/_bulk") else None
+
+        proxy.before_sending = fail
+        with pytest.raises(StoreUnavailable):
+            far.append(more)
+        assert far.append(more) == []
+    assert store.search(ALL, Window(1)).total == 95 * 3
 
 
 def test_a_proxys_limit_on_size_is_met_by_smaller_requests(far: Store, store: Store, proxy: Proxy) -> None:

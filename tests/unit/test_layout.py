@@ -15,7 +15,7 @@ from audit_pipeline.stores import store_names
 
 ROOT = Path(__file__).parent.parent.parent
 LAYERS = (
-    ("card", "database", "errors", "files", "forking", "pages"),
+    ("ahead", "card", "database", "errors", "files", "forking", "group_commit", "pages"),
     ("event",),
     ("actions", "privacy", "room"),
     ("gaps",),

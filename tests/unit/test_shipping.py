@@ -250,6 +250,29 @@ def test_a_wrong_password_stops_shipping_and_sets_nothing_aside(
     assert b"hunter2" not in (tmp_path / "s.db.lock").read_bytes()
 
 
+# Sizes
+
+
+def test_a_backlog_goes_in_larger_batches(tmp_path: Path, store: Failing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full batches grow, up to a limit; what a store did not take, and what comes when all is shipped, do not."""
+    monkeypatch.setattr(shipper, "BATCH", 10)
+    monkeypatch.setattr(shipper, "BACKLOG", 40)
+    with closing(Spool(tmp_path / "s.db", "memory:")) as spool:
+        ids = IdFactory()
+        made = [build_event(catalogue["domain.created"], {}, ids) for _ in range(200)]
+        spool.append(made)
+        one = Shipper(tmp_path / "s.db", "memory:", store)
+        assert [one._ship_batch(spool) for _ in range(4)] == [10, 20, 40, 40]
+        store.failure = StoreUnavailable("no")
+        with pytest.raises(StoreUnavailable):
+            one._ship_batch(spool)
+        store.failure = None
+        assert [one._ship_batch(spool) for _ in range(4)] == [10, 20, 40, 20]
+        spool.append([build_event(catalogue["domain.created"], {}, ids) for _ in range(30)])
+        assert [one._ship_batch(spool) for _ in range(2)] == [10, 20]
+    assert [one for batch in store.batches for one in batch][:200] == [event.id for event in made]
+
+
 # Giving way, and the mark
 
 

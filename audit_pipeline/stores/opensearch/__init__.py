@@ -93,9 +93,9 @@ class OpenSearchStore(Store):
         self._there()
         return page
 
-    def snapshot(self, query: Query, limit: int) -> Snapshot:
+    def snapshot(self, query: Query, limit: int, *, in_full: bool = True) -> Snapshot:
         """See Store.snapshot."""
-        scroll = Scroll(self._reader, query, limit)
+        scroll = Scroll(self._reader, query, limit, in_full)
         try:
             self._there()
         except BaseException:

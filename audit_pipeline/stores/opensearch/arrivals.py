@@ -1,9 +1,10 @@
 """In which order entries came, though the engine keeps none over several indices and shards.
 
-Every bulk request has a number: its writer (one store object of one process) counts them, and sends the next when the
-last was answered. So a batch is known to be whole in what a search can see when all of its entries are seen, or any
-entry of a later batch of its writer; or, where a writer ended or entries of the batch had been there before, when so
-much time has passed that it cannot be under way any more. Only whole batches are given out.
+Entries are written in batches, and each has a number: its writer (one store object of one process) counts them, and
+begins the next when the last was answered and can be found. So a batch is known to be whole in what a search can see
+when all of its entries are seen, or any entry of a later batch of its writer; or, where a writer ended or entries of
+the batch had been there before, when so much time has passed that it cannot be under way any more. Only whole batches
+are given out.
 
 A position has a moment, and for each writer that wrote since then the last batch that was given out; within a batch,
 also the last entry. Clocks of writers may differ by an hour.
@@ -21,15 +22,15 @@ from ...event import AuditEvent, now_ms
 from ..base import Arrival, Arrivals
 from .queries import among
 from .reading import Reader
-from .writing import BATCH, BULK_TIMEOUT_S
+from .writing import BATCH, BATCH_TIMEOUT_S
 
 __all__ = ["Following"]
 
 SKEW_MS = 3_600_000
 """By how much the clocks of writers may differ, in milliseconds."""
-OVER_MS = int(BULK_TIMEOUT_S * 1000) + 10_000
-"""After which time no request can be under way any more, in milliseconds."""
-MOST = 10 * BATCH
+OVER_MS = int(BATCH_TIMEOUT_S * 1000) + 10_000
+"""After which time no batch can be under way any more, in milliseconds."""
+MOST = 10_000
 """Documents that are looked at in one request, at the most: the engine's limit."""
 
 
@@ -97,11 +98,7 @@ class Following:
     def after(self, position: str, limit: int) -> Arrivals:
         """The entries of whole batches after a position. See Store.arrivals."""
         since, seen = _read(position)
-        size = min(max(limit, 2 * BATCH), MOST)
-        found, cut = self._hits(since, seen, size)
-        while cut and size < MOST and found[0].batch == found[-1].batch:
-            size = MOST  # many writers with batches of the same number
-            found, cut = self._hits(since, seen, size)
+        found, cut = self._hits(since, seen, min(max(limit, BATCH + 1), MOST))  # so the first one is there to its end
         entries = []
         for _, group in groupby(sorted(self._whole(found, cut, seen), key=lambda hit: hit.place), _batch_of):
             hits = list(group)
@@ -144,7 +141,7 @@ class Following:
         waiting: set[str] = set()
         for (batch, writer), group in groupby(found, _batch_of):
             hits = list(group)
-            if writer in waiting or (cut and batch == found[-1].batch):
+            if writer in waiting or (cut and (batch, writer) == _batch_of(found[-1])):
                 continue
             last = seen.get(writer)
             begun = last is not None and last.part is not None and last.part.batch == batch  # it was whole before

@@ -60,14 +60,15 @@ class Reader:
         body: dict[str, Any] = {"size": window.size + 1, "query": wanted}
         if key is not None:
             body |= {"query": among(wanted, beyond(direction, key)), "search_after": after(direction, key)}
-        elif window.offset <= SHALLOW:
-            body["from"] = window.offset
-        else:
+        elif window.offset > SHALLOW:
             start = self._start(query, window.offset)
             if start is None:
                 return Page((), self._count(query), has_previous=False, has_next=False)
             body |= {"query": among(wanted, start.bounds), "from": start.rest}
-        rows, total, beside = self._page(query, body, direction, key)
+        else:
+            body["from"] = window.offset
+        is_whole = body["query"] is wanted
+        rows, total, beside = self._page(query, body, direction, key, is_whole)
         more = len(rows) > window.size
         rows = rows[: window.size]
         if backwards:
@@ -139,14 +140,15 @@ class Reader:
             ) from error
 
     def _page(
-        self, query: Query, rows: dict[str, Any], direction: Order, key: SortKey | None
+        self, query: Query, rows: dict[str, Any], direction: Order, key: SortKey | None, is_whole: bool
     ) -> tuple[list[AuditEvent], int, bool]:
-        """Rows in a direction, how many entries there are, and, with a key, whether any are on its other side."""
-        asked = [
-            rows | {"sort": _sort(direction), "track_total_hits": False, "_source": {"excludes": ["search"]}},
-            # After the rows, and so not older than they are.
-            _counting(query),
-        ]
+        """Rows in a direction, how many entries there are, and, with a key, whether any are on its other side.
+
+        `is_whole` says that the rows' own query is of all entries: then they are counted with it.
+        """
+        rows = rows | {"sort": _sort(direction), "track_total_hits": is_whole, "_source": {"excludes": ["search"]}}
+        # Where they are counted by themselves, after the rows, and so not older than they are.
+        asked = [rows] if is_whole else [rows, _counting(query)]
         if key is not None:
             asked.append(
                 {
@@ -157,9 +159,10 @@ class Reader:
                     "query": among(conditions(query), upto(direction, key)),
                 }
             )
-        found, counted, *beside = self._searches(asked, query.org, _PAGE)
+        found, *others = self._searches(asked, query.org, _PAGE)
         events = [self.event(hit["_source"]) for hit in _hits(found)]
-        return events, counted["hits"]["total"]["value"], any(_hits(one) for one in beside)
+        total = (found if is_whole else others[0])["hits"]["total"]["value"]
+        return events, total, any(_hits(one) for one in others[1:])
 
     def _count(self, query: Query) -> int:
         total: int = self.search(_counting(query), query.org)["hits"]["total"]["value"]

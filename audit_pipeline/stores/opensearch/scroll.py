@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ...ahead import Ahead
 from ...errors import StoreError, StoreUnavailable
 from ...event import AuditEvent
 from ...query import Query
@@ -20,27 +21,29 @@ __all__ = ["Scroll"]
 KEPT = "5m"
 """How long the engine keeps a scroll that nobody reads on. One that was closed is freed at once."""
 TIMEOUT_S = 60.0
-SIZE = 500
-"""Entries in one answer: an entry may have 130 KB, and an answer is in memory whole."""
+SIZE, SIZE_IN_FULL = 2000, 500
+"""Entries in one answer, without and with their contexts. Two answers are in memory whole; an entry may have 130 KB."""
+_SEARCHED, _UNSHOWN = ["search"], ["audit.context", "audit.large_context", "audit.problems", "arrival", "ecs"]
 
 _log = logging.getLogger("audit_pipeline.stores.opensearch")
 
 
 class Scroll(Snapshot):
-    """The first `limit` entries of a query."""
+    """The first `limit` entries of a query. While one part of them is used, the engine is asked for the next."""
 
-    def __init__(self, reader: Reader, query: Query, limit: int) -> None:
+    def __init__(self, reader: Reader, query: Query, limit: int, in_full: bool) -> None:
         self._reader = reader
         self._limit = limit
         self._made_by = os.getpid()
         self._lock = threading.Lock()
         self._id: str | None = None
+        self._ahead: Ahead[Any] | None = None
         self._fetched: list[AuditEvent] = []
         body = {
-            "size": min(SIZE, max(limit, 1)),
+            "size": min(SIZE_IN_FULL if in_full else SIZE, max(limit, 1)),
             "query": conditions(query),
             "sort": [{field: direction} for field, direction in order(query.sort)],
-            "_source": {"excludes": ["search"]},
+            "_source": {"excludes": _SEARCHED if in_full else _SEARCHED + _UNSHOWN},
         }
         # Sent once: sent again, it would leave a scroll that nobody knows of.
         answer = reader.search(body, query.org, once=True, scroll=KEPT)
@@ -65,14 +68,10 @@ class Scroll(Snapshot):
             self._free()
 
     def _fetch(self) -> None:
-        if self._id is None:
+        if self._ahead is None:
             raise StoreError("the export was closed before its end")
-        body = {"scroll": KEPT, "scroll_id": self._id}
-        # Sent once: each page of a scroll is given once, and to ask again would pass over the next one.
         try:
-            answer = self._reader.engine.send(
-                "POST", "/_search/scroll", body, needs=["_shards", "hits"], timeout=TIMEOUT_S, once=True
-            )
+            answer = self._ahead.answer()
         except BaseException:
             self._free()
             raise
@@ -87,6 +86,13 @@ class Scroll(Snapshot):
             self._free()
             raise StoreUnavailable("OpenSearch gave fewer entries than it had counted; start the export again")
 
+    def _ask(self) -> Any:
+        body = {"scroll": KEPT, "scroll_id": self._id}
+        # Sent once: each page of a scroll is given once, and to ask again would pass over the next one.
+        return self._reader.engine.send(
+            "POST", "/_search/scroll", body, needs=["_shards", "hits"], timeout=TIMEOUT_S, once=True
+        )
+
     def _take(self, answer: Any) -> None:
         self._id = answer.get("_scroll_id", self._id)
         try:
@@ -96,12 +102,14 @@ class Scroll(Snapshot):
             self._left -= len(fetched)
             if self._left <= 0:
                 self._free()
+            elif fetched:
+                self._ahead = Ahead(self._ask)
         except BaseException:
             self._free()
             raise
 
     def _free(self) -> None:
-        scroll, self._id = self._id, None
+        scroll, self._id, self._ahead = self._id, None, None
         if scroll is None or os.getpid() != self._made_by:
             return
         try:

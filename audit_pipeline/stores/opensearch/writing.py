@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
+from itertools import islice
 from typing import NamedTuple
 
 import orjson
 
+from ...ahead import Ahead
 from ...ecs import document_of, event_of
-from ...errors import StoreError, StoreUnavailable
+from ...errors import StoreUnavailable
 from ...event import AuditEvent, id_time, now_ms
 from ...forking import prepare_for_forks
 from ...privacy import same_content
@@ -27,11 +31,14 @@ from .template import IndexTemplate, Installed
 
 __all__ = ["Place", "Writer", "place"]
 
-BATCH = 1000
-"""Entries in a bulk request, at the most."""
-BULK_BYTES = 8 * 2**20
-"""About how large a bulk request is at the most."""
-BULK_TIMEOUT_S = 60.0
+BATCH = 8000
+"""Entries that arrive as one batch, at the most."""
+REQUEST, REQUEST_BYTES = 2000, 8 * 2**20
+"""Entries in a bulk request, and about its bytes, at the most."""
+AT_ONCE = 2
+"""Bulk requests of a large batch that are under way at the same time."""
+BATCH_TIMEOUT_S = 60.0
+"""How long a batch may take, in seconds."""
 WAIT_FOR_COPIES = "10s"
 """How long a write waits for a majority of its shard's copies before it is tried again later."""
 
@@ -85,9 +92,7 @@ class _Write(NamedTuple):
 
     event: AuditEvent
     place: Place
-    action: bytes
-    document: bytes
-    """Without its closing brace: before that comes what says in which batch it is."""
+    lines: bytes
 
 
 class Writer:
@@ -108,48 +113,71 @@ class Writer:
         """Keep these entries. Raises StoreUnavailable where some may be missing."""
         installed = self._template.for_writing()
         refusals: list[Refusal] = []
-        writes: dict[Place, _Write] = {}
+        found: dict[Place, AuditEvent] = {}
         for event in events:
             where = place(self._index, installed.granularity, event.org, event.id)
             if where is None:
                 refusals.append(Refusal(event, "the time in its id names no index: not of the years 2000 to 2999"))
-                continue
-            if where in writes:
-                if not same_content(event, writes[where].event):
-                    refusals.append(Refusal(event, TAKEN))
-                continue
-            action = orjson.dumps({"create": {"_index": where.index_name, "_id": where.document_id}})
-            writes[where] = _Write(event, where, action, orjson.dumps(document_of(event))[:-1])
-        names = {where.index_name for where in writes}
+            elif where not in found:
+                found[where] = event
+            elif not same_content(event, found[where]):
+                refusals.append(Refusal(event, TAKEN))
+        names = {where.index_name for where in found}
         if not names <= self._known:
             # Made without the template, an index would be one that cannot be searched.
             installed = self._template.for_writing(within=1.0)
         with self._lock:
-            for batch, copies in self._batches(writes.values(), installed):
-                refusals += self._create(batch, copies)
+            try:
+                rest = iter(found.items())
+                while batch := list(islice(rest, BATCH)):
+                    refusals += self._write_batch(batch, installed)
+            except BaseException:
+                # Requests may be under way still; the next batch must not say that this one is over.
+                self._name = ""
+                raise
         self._known |= names
         return refusals
 
-    def _create(self, writes: Sequence[_Write], copies: int) -> list[Refusal]:
+    def _write_batch(self, batch: Sequence[tuple[Place, AuditEvent]], installed: Installed) -> list[Refusal]:
+        """Write what arrives as one batch; a large one by several requests, of which the next is made meanwhile."""
+        requests = self._requests(batch, installed, self._next_batch(len(batch)))
+        end = time.monotonic() + BATCH_TIMEOUT_S
+        refusals: list[Refusal] = []
+        if len(batch) <= REQUEST:
+            for writes, copies in requests:
+                refusals += self._create(writes, copies, end)
+            return refusals
+        under_way: deque[Ahead[list[Refusal]]] = deque()
+        try:
+            for writes, copies in requests:
+                if len(under_way) == AT_ONCE:
+                    refusals += under_way[0].answer()
+                    under_way.popleft()
+                under_way.append(Ahead(partial(self._create, writes, copies, end, "false")))
+            for request in under_way:
+                refusals += request.answer()
+        finally:
+            for request in under_way:
+                request.join()
+        self._refresh(where.index_name for where, _ in batch)
+        return refusals
+
+    def _create(self, writes: Sequence[_Write], copies: int, end: float, refresh: str = "true") -> list[Refusal]:
         params = {
-            "refresh": "true",
+            "refresh": refresh,
             "wait_for_active_shards": copies,
             "timeout": WAIT_FOR_COPIES,
             "filter_path": "items.create.status,items.create.error.type,items.create._seq_no",
         }
-        arrival = self._next_batch(len(writes))
-        body = b"".join(b"%s\n%s%s\n" % (write.action, write.document, arrival) for write in writes)
+        body = b"".join(write.lines for write in writes)
+        timeout = max(1.0, end - time.monotonic())
         try:
-            answer = self._engine.ask("POST", "/_bulk", body, params, needs=["items"], timeout=BULK_TIMEOUT_S)
+            answer = self._engine.ask("POST", "/_bulk", body, params, needs=["items"], timeout=timeout)
         except TooLarge:
             if len(writes) == 1:
                 return [Refusal(writes[0].event, "it is larger than the store, or a proxy before it, takes")]
             half = len(writes) // 2
-            return self._create(writes[:half], copies) + self._create(writes[half:], copies)
-        except StoreError:
-            # It may be under way still, and must not be taken for over when the next one is seen.
-            self._name = ""
-            raise
+            return self._create(writes[:half], copies, end, refresh) + self._create(writes[half:], copies, end, refresh)
         items = answer["items"] if answer else []
         if len(items) != len(writes):
             raise StoreUnavailable(f"{self._where}: answered for {len(items)} of {len(writes)} entries")
@@ -170,21 +198,24 @@ class Writer:
             self._template.check_indices()
         return self._compared(repeated) + [self._refusal(write, kind) for write, kind in refused]
 
-    def _batches(self, writes: Iterable[_Write], installed: Installed) -> Iterator[tuple[list[_Write], int]]:
-        """The writes of a bulk request, and how many copies they have to wait for."""
-        by_copies: dict[int, list[_Write]] = {}
-        for write in writes:
-            by_copies.setdefault(installed.copies.get(write.place.index_name, installed.new), []).append(write)
-        for copies, alike in by_copies.items():
-            batch: list[_Write] = []
-            size = 0
-            for write in alike:
-                if batch and (size + len(write.document) > BULK_BYTES or len(batch) == BATCH):
-                    yield batch, copies
-                    batch, size = [], 0
-                batch.append(write)
-                size += len(write.document)
-            yield batch, copies
+    def _requests(
+        self, batch: Iterable[tuple[Place, AuditEvent]], installed: Installed, arrival: bytes
+    ) -> Iterator[tuple[list[_Write], int]]:
+        """The writes of each bulk request, and how many copies they have to wait for."""
+        open_ones: dict[int, tuple[list[_Write], int]] = {}
+        for where, event in batch:
+            # Neither of the two has a character that JSON would escape.
+            action = b'{"create":{"_index":"%s","_id":"%s"}}' % (where.index_name.encode(), where.document_id.encode())
+            lines = b"%s\n%s%s\n" % (action, orjson.dumps(document_of(event))[:-1], arrival)
+            copies = installed.copies.get(where.index_name, installed.new)
+            writes, size = open_ones.get(copies, ([], 0))
+            if writes and (size + len(lines) > REQUEST_BYTES or len(writes) == REQUEST):
+                yield writes, copies
+                writes, size = [], 0
+            writes.append(_Write(event, where, lines))
+            open_ones[copies] = writes, size + len(lines)
+        for copies, (writes, _) in open_ones.items():
+            yield writes, copies
 
     def _next_batch(self, size: int) -> bytes:
         """What says of documents in which batch they came (see arrivals), and closes them."""
@@ -194,6 +225,10 @@ class Writer:
         self._at = max(self._at, now_ms())
         came = {"at": self._at, "writer": self._name, "batch": self._batch, "size": size}
         return b',"arrival":%s}' % orjson.dumps(came)
+
+    def _refresh(self, names: Iterable[str]) -> None:
+        """Let what was written be found."""
+        self._engine.ask("POST", f"/{','.join(sorted(set(names)))}/_refresh")
 
     def before_fork(self) -> None:
         """Nothing has to end: a batch that is under way stays the parent's."""
@@ -211,8 +246,7 @@ class Writer:
         if not writes:
             return []
         # They may have been written a moment ago, by a request that was not answered.
-        names = ",".join({write.place.index_name for write in writes})
-        self._engine.ask("POST", f"/{names}/_refresh")
+        self._refresh(write.place.index_name for write in writes)
         documents = [{"_index": write.place.index_name, "_id": write.place.document_id} for write in writes]
         answer = self._engine.ask("POST", "/_mget", {"docs": documents}, {"_source_excludes": "search"}, needs=["docs"])
         refusals = []

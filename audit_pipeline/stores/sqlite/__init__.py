@@ -158,7 +158,7 @@ class SQLiteStore(Store):
             rest = bool(found.numbers(1, beyond=sort_key(items[0]), backwards=True)) if key else window.offset > 0
             return Page(items, total, has_previous=rest, has_next=more)
 
-    def snapshot(self, query: Query, limit: int) -> Snapshot:
+    def snapshot(self, query: Query, limit: int, *, in_full: bool = True) -> Snapshot:
         """See Store.snapshot."""
         with self._translated():
             db, _ = self._take()
@@ -282,11 +282,11 @@ class SQLiteStore(Store):
             self._freed.notify_all()
 
     def _open(self, installing: bool = False) -> apsw.Connection:
+        self._keep_log()
         if self._file_id() is None:
             raise StoreMissing(
                 f"{self.path}: there is no audit store yet; check the path, or create one with `audit-pipeline setup`"
             )
-        self._keep_log()
         db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             db.set_busy_timeout(BUSY_MS)
