@@ -96,7 +96,7 @@ def _details(row: Row, found: Any) -> list[str]:
     names = list(dict.fromkeys(name for case in found["cases"].values() for name in case["figures"]))
     unit = next(iter(found["cases"].values()))["unit"]
     lines = [
-        f"<details><summary>{row.what}: all figures</summary>", "",
+        f"<details><summary>{row.what}: all figures ({found['at']} UTC)</summary>", "",
         f"| {unit}, median (p99) | {' | '.join(names)} | ratios | |", "|---|" + "---:|" * len(names) + "---|---|",
     ]  # fmt: skip
     for name, case in found["cases"].items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +109,7 @@ def _into_opensearch(setting: Setting, results: Results, spool: Path, count: int
         for where, document in zip(actions, made, strict=True)
     ]
     bodies = [b"".join(lines[first : first + BATCH]) for first in range(0, count, BATCH)]
+    gc.freeze()  # a process that ships has none of these, which would be gone through again and again
     direct = DirectOpenSearch(setting.host, index)
     store = open_store(cluster.url(index, granularity="year"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -49,7 +50,8 @@ def _indices(setting: Setting, results: Results, cluster: Cluster) -> None:
 
 def _wait(cluster: Cluster, task: str) -> None:
     while True:
-        found = cluster.call("GET", f"/_tasks/{task}?wait_for_completion=true&timeout=30s")
+        time.sleep(1)
+        found = cluster.call("GET", f"/_tasks/{task}")
         if found["completed"]:
             if found.get("error") or found["response"]["failures"]:
                 raise RuntimeError(f"the copy failed: {found}")
