@@ -25,7 +25,7 @@ from .files import make_private, sync_folder
 from .gaps import gap_entry
 from .pages import Pages, Row
 
-__all__ = ["DAMAGED", "Repaired", "damaged_files", "is_unfinished", "readable", "repair"]
+__all__ = ["DAMAGED", "Repaired", "damaged_files", "entries_are", "is_unfinished", "readable", "repair"]
 
 FAR = 2**20
 """How far beyond the last known sequence one may be; what is further away is damaged, and gets another one."""
@@ -42,7 +42,7 @@ class Repaired:
     aside: Path
     """Where the damaged file lies."""
     missing: int
-    """How many entries could not be read."""
+    """How many entries could not be read, at the least: the newest may have left no trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ def _tell(db: apsw.Connection, name: str, shipped: int | None, accepted: int) ->
     ).get
     detail = "the spool was damaged, and what could be read of it was kept; "
     if missing:
-        detail += f"{missing:,} entries, of any organisation, are missing"
+        detail += f"at least {entries_are(missing)} missing, of any organisation"
     elif shipped is None:
         detail += "how many entries are missing cannot be told"
     else:
@@ -227,6 +227,11 @@ def _tell(db: apsw.Connection, name: str, shipped: int | None, accepted: int) ->
     # What comes before the first entry waits no more: a store has it, or it is missing.
     db.execute("UPDATE meta SET shipped = max(shipped, (SELECT min(sequence) FROM entries) - 1)")
     return missing
+
+
+def entries_are(number: int) -> str:
+    """How many, in words."""
+    return "1 entry is" if number == 1 else f"{number:,} entries are"
 
 
 def _time(moment: int | None) -> str | None:

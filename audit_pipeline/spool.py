@@ -6,6 +6,7 @@ store has taken them. What it shipped is kept for a day, within a size, so that 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from .database import transaction
 from .errors import SpoolError
 from .event import AuditEvent, now_ms
 from .files import FileId, free_bytes
+from .group_commit import GroupCommit, Row
 from .room import Limits, Room, delete_shipped, oldest_ms, try_write, used_bytes
 from .salvage import DAMAGED, damaged_files, readable
 from .spool_file import SpoolFile, repairing
@@ -99,6 +101,7 @@ class Spool:
         self.path = self.file.path
         self._durability = durability
         self._room = Room(self.path, limits)
+        self._group = GroupCommit()
         self._read_from: FileId | None = None
         self._stored = self._written = 0
         if at_once:
@@ -117,23 +120,32 @@ class Spool:
         SpoolFull where they find no room.
         """
         rows = [(event.received, event.to_bytes()) for event in events]
+        is_main = threading.get_ident() == threading.main_thread().ident
+        if not (is_main or self._group.is_inside or self.file.is_held):
+            return self._group.append(rows, self._append, self._is_kept)
         if self.file.interrupts(rows):
             return 0
         return self._append(rows)
 
     @repairing
-    def _append(self, rows: Sequence[tuple[int, bytes]]) -> int:
+    def _append(self, rows: Sequence[Row], note: Callable[[int], None] = lambda sequence: None) -> int:
         with self.file.appending() as db:
             looked = self._room.take(db, sum(len(body) for _, body in rows))
             try:
-                sequence = self.file.insert(rows)
+                sequence = self.file.insert(rows, note)
             except apsw.FullError:
                 self._room.make(db)
-                sequence = self.file.insert(rows)
+                sequence = self.file.insert(rows, note)
             # Of what is not synced yet, a power loss may take entries and leave the card.
             if looked and self._durability == "disk":
                 self.file.card.note(sequence, self.origin)
             return sequence
+
+    @repairing
+    def _is_kept(self, sequence: int, body: bytes) -> bool:
+        with self.file.connection() as db:
+            found: bytes | None = db.execute("SELECT body FROM entries WHERE sequence = ?", (sequence,)).get
+            return found == body
 
     def pending(
         self, limit: int = 1000, size: int = 4 * 2**20, between: Callable[[], None] = lambda: None

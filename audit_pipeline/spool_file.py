@@ -24,6 +24,7 @@ from .database import cut_log, has_orphaned_log, sync_failed, transaction, use_w
 from .errors import SettingsError, SpoolError, SpoolFull, SpoolMismatch
 from .files import FileId, Locked, file_id, free_bytes, linked_file, locked, make_private
 from .forking import WAIT_S, abandon, prepare_for_forks
+from .group_commit import Row
 
 __all__ = ["BUSY_MS", "SpoolFile", "repairing"]
 
@@ -116,7 +117,7 @@ class SpoolFile:
         self._durability = durability
         self._lock = threading.RLock()
         self._busy = self._in_doubt = False
-        self._interrupting: list[tuple[int, bytes]] = []
+        self._interrupting: list[Row] = []
         self._db: apsw.Connection | None = None
         self._file: FileId | None = None
         self._closed = False
@@ -135,6 +136,13 @@ class SpoolFile:
     def waits_to_repair(self) -> bool:
         """Whether a repair was tried a short time ago, and another one would be too early."""
         return time.monotonic() < self._next_repair
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this thread is in the middle of a call."""
+        # As threading.Condition asks it.
+        held: bool = self._lock._is_owned()  # type: ignore[attr-defined]
+        return held
 
     def connection(self) -> AbstractContextManager[apsw.Connection]:
         """The connection, for this thread alone. Raises SpoolError, also in place of SQLite's errors in the block."""
@@ -177,17 +185,20 @@ class SpoolFile:
                 with self.connection():
                     pass
 
-    def insert(self, rows: Sequence[tuple[int, bytes]]) -> int:
-        """Inside `appending`: put entries (when received, in ms; body) on disk, and return the last one's sequence."""
+    def insert(self, rows: Sequence[Row], note: Callable[[int], None] = lambda sequence: None) -> int:
+        """Inside `appending`: put entries on disk, and return the last one's sequence.
+
+        Of several, `note` is told it before the commit.
+        """
         for _ in range(TRIES):
-            sequence = _insert(self._opened(), rows)
+            sequence = _insert(self._opened(), rows, note)
             # Where a repair took the file away meanwhile, these may have come too late to be read out of it.
             if not self._is_replaced():
                 return sequence
         raise SpoolError(f"{self.path}: was replaced again and again; leave it where it is")
 
-    def interrupts(self, rows: Sequence[tuple[int, bytes]]) -> bool:
-        """Whether a signal handler asks in the middle of its thread's own call; that call then writes these too."""
+    def interrupts(self, rows: Sequence[Row]) -> bool:
+        """Whether this thread asks in the middle of a call of its own (a signal handler): that writes these too."""
         with self._lock:
             if self._busy:
                 self._interrupting += rows
@@ -272,15 +283,19 @@ class SpoolFile:
 
     def _open(self) -> apsw.Connection:
         known = self.card.read()
+        # A card of another store's spool tells nothing of this one.
+        had = known.accepted if known is not None and known.store == self._store else 0
         self._file = file_id(self.path)
         is_new = self._file is None
         if is_new:
             if self._store is None:
                 raise SpoolError(f"{self.path}: there is no spool; check AUDIT_SPOOL")
             make_private(self.path)
-        if not self.path.stat().st_size and (has_orphaned_log(self.path) or (known and not is_new)):
+        orphaned = has_orphaned_log(self.path)
+        was_here = had or self.origin or (known and not is_new)
+        if not self.path.stat().st_size and (orphaned or was_here):
             # SQLite would take it for a new database, and delete the log of the old one.
-            how = "missing, and its log is there" if is_new else "empty"
+            how = f"missing{', and its log is there' if orphaned else ''}" if is_new else "empty"
             raise _Damaged(f"{self.path}: the spool is damaged: its file is {how}", file_id(self.path))
         db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
@@ -289,13 +304,19 @@ class SpoolFile:
             # Checked cells: otherwise SQLite may write entries into a page of noise, and over each other.
             db.execute(f"PRAGMA synchronous = {_DURABILITY[self._durability]}; PRAGMA cell_size_check = ON")
             with transaction(db, "IMMEDIATE"):
-                if not self._is_spool(db):
+                is_made = not self._is_spool(db)
+                if is_made:
+                    if had:
+                        raise _Damaged(f"{self.path}: the spool is damaged: its log is gone", self._file)
                     db.execute(SCHEMA)
                     db.execute("INSERT INTO meta VALUES (?, ?, 0)", (self._store, os.urandom(8).hex()))
                 found: Any = db.execute("SELECT store, origin FROM meta").fetchone()
                 if found is None:
                     raise _Damaged(f"{self.path}: the spool is damaged: it does not say whose it is", self._file)
                 store, self.origin = found
+            if is_made:
+                # Otherwise it would be in the log alone whose spool this is: without the log, a new one.
+                db.wal_checkpoint()
             if self._store is not None and store != self._store:
                 raise SpoolMismatch(
                     f"{self.path}: this spool serves the store {store}, not {self._store} (a path is as seen from the "
@@ -380,7 +401,7 @@ class SpoolFile:
         _log.error(
             "%s. Its files were set aside as %s; what can be read of them goes on in a new spool%s; `audit-pipeline "
             "doctor` says what to do",
-            damage, done.aside.name, f", {done.missing:,} entries are missing" if done.missing else "",
+            damage, done.aside.name, f", at least {salvage.entries_are(done.missing)} missing" if done.missing else "",
         )  # fmt: skip
 
     # Errors
@@ -439,10 +460,12 @@ def _keep_log(db: apsw.Connection) -> None:
 _INSERT = "INSERT INTO entries (received, body) VALUES (?, ?)"
 
 
-def _insert(db: apsw.Connection, rows: Sequence[tuple[int, bytes]]) -> int:
+def _insert(db: apsw.Connection, rows: Sequence[Row], note: Callable[[int], None]) -> int:
     if len(rows) == 1:  # a statement of its own is a transaction too, and the shortest
         db.execute(_INSERT, rows[0])
         return db.last_insert_rowid()
     with transaction(db, "IMMEDIATE"):
         db.executemany(_INSERT, rows)
-        return db.last_insert_rowid()
+        sequence = db.last_insert_rowid()
+        note(sequence)
+    return sequence

@@ -196,7 +196,7 @@ def _findings(store_url: str | None, spool: str | None) -> Iterator[_Finding]:
     yield from _guarded("access", lambda: _access(settings), "The API does not start before.")
     yield from _guarded("spool", lambda: _spool(settings, store), "Nothing is recorded before.")
     stays = "Entries stay in the spool meanwhile, and are shipped afterwards."
-    yield from _guarded("store", lambda: _store(store), stays)
+    yield from _guarded("store", lambda: _store(settings, store), stays)
     store.close()
 
 
@@ -258,16 +258,34 @@ def _spool(settings: Settings, store: Store) -> Iterator[_Finding]:
         yield _Finding("quarantine", False, f"{counted(status.quarantined)}: {'; '.join(reasons[:3])}", advice)
 
 
-def _store(store: Store) -> Iterator[_Finding]:
+def _store(settings: Settings, store: Store) -> Iterator[_Finding]:
     path = getattr(store, "path", None)
     try:
         detail = store.check()
     except StoreMissing as error:
-        yield _absent("store", path) if isinstance(path, Path) else _Finding("store", True, str(error))
+        if not isinstance(path, Path):
+            yield _Finding("store", True, str(error))
+        elif shipped := _shipped(settings, store):
+            advice = "Put it back from a backup; `audit-pipeline ship --replay` sends again what the spool still has."
+            yield _Finding("store", False, f"{path}: is gone, and had {counted(shipped)} of this spool", advice)
+        else:
+            yield _absent("store", path)
         return
     if isinstance(path, Path):
         yield from _mode("store", path)
     yield _Finding("store", True, detail)
+
+
+def _shipped(settings: Settings, store: Store) -> int:
+    """How many entries a store was given."""
+    path = spool_path(settings, store)
+    if not path.exists():
+        return 0
+    try:
+        with closing(Spool(path, store.identity(path))) as spool:
+            return spool.shipped()
+    except SpoolError:  # as the check of the spool has said
+        return 0
 
 
 def _absent(check: str, path: Path) -> _Finding:

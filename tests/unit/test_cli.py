@@ -917,6 +917,17 @@ def newer_store(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("audit.db").chmod(0o600)
 
 
+def store_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with AuditPipeline.open() as pipeline:
+        assert pipeline.flush()
+    for file in Path().glob("audit.db*"):
+        file.unlink()
+
+
+def store_gone_beside_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("audit.db").rename("audit.db-wal")
+
+
 def no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIT_SPOOL", "missing/audit.spool.db")
 
@@ -944,6 +955,8 @@ def no_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
         (spool_of_another, "spool", "serves the store"),
         (no_spool, "spool", "is no spool"),
         (newer_store, "store", "version 99"),
+        (store_gone, "store", "ship --replay"),
+        (store_gone_beside_its_log, "store", "move audit.db-wal away"),
         (no_folder, "spool", "missing"),
         (no_store_folder, "store", "missing"),
         (no_state_folder, "spool", "AUDIT_SPOOL"),

@@ -158,10 +158,10 @@ def test_a_write_that_finds_the_disk_full_is_tried_once_more(path: Path, monkeyp
         spool.mark_shipped(90)
         real, failing = spool.file.insert, [True]
 
-        def insert(rows: object) -> int:
+        def insert(*given: object) -> int:
             if failing and failing.pop():
                 raise apsw.FullError("database or disk is full")
-            return real(rows)  # type: ignore[arg-type]
+            return real(*given)  # type: ignore[arg-type]
 
         monkeypatch.setattr(spool.file, "insert", insert)
         assert spool.append([entry()]) == 101

@@ -23,6 +23,7 @@ from audit_pipeline.actions import catalogue
 from audit_pipeline.card import Known
 from audit_pipeline.errors import SpoolMismatch
 from audit_pipeline.event import AuditEvent, IdFactory
+from audit_pipeline.group_commit import Row
 from audit_pipeline.normalize import build_event
 from audit_pipeline.pages import Pages
 from audit_pipeline.salvage import repair
@@ -114,13 +115,13 @@ def test_a_leaf_in_the_middle(path: Path, caplog: pytest.LogCaptureFixture) -> N
         assert gap.context["reason"] == "damaged"
         assert gap.context["from"] <= gap.context["to"]
         assert (gap.org, gap.outcome, gap.sequence) == ("default", "failure", 201)
-        assert f"{len(lost[1])} entries, of any organisation, are missing" in gap.detail
+        assert f"at least {len(lost[1])} entries are missing, of any organisation" in gap.detail
         assert spool.append([entry("next")]) == 202
         assert spool.shipped() == 50
         status = spool.status()
         assert [file.name for file in status.damaged] == aside(path)
     assert caplog.text.count("set aside") == 1
-    assert f"{len(lost[1])} entries are missing" in caplog.text
+    assert f"at least {len(lost[1])} entries are missing" in caplog.text
 
 
 def test_the_root_of_the_tree(path: Path) -> None:
@@ -199,6 +200,36 @@ def test_an_empty_file(path: Path) -> None:
         assert events[-2].sequence == 201
         assert "how many entries are missing cannot be told" in the_gap(events).detail
         assert the_gap(events).sequence == 202
+
+
+@pytest.mark.parametrize("gone", [("", "-wal", "-shm"), ("-wal", "-shm")])
+@pytest.mark.parametrize("ended", [True, False], ids=["it was closed", "it was never closed"])
+def test_a_spool_that_is_gone_is_told(path: Path, gone: tuple[str, ...], ended: bool) -> None:
+    """Where the spool was deleted, or its log before any of it was in the file, that is told; only a card is left."""
+    spool = Spool(path, "store")
+    spool.append([entry()])
+    if ended:
+        spool.close()
+    for suffix in gone:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    with closing(Spool(path, "store")) as fresh:
+        found = fresh.kept(0)
+        if ended and "" not in gone:
+            assert [event.action for event in found] == ["domain.created"]
+        else:
+            assert [event.action for event in found] == ["audit.gap"]
+            told = "at least 1 entry is missing" if "" not in gone else "how many entries are missing cannot be told"
+            assert told in found[0].detail
+            assert aside(path)
+    spool.close()
+
+
+def test_a_card_of_another_stores_spool_tells_nothing(path: Path) -> None:
+    """A spool that was deleted to serve another store from now on begins anew."""
+    filled(path)
+    path.unlink()
+    with closing(Spool(path, "another")) as spool:
+        assert spool.append([entry()]) == 1
 
 
 def test_a_file_of_which_nothing_can_be_read(path: Path) -> None:
@@ -346,7 +377,7 @@ def test_a_shippers_mark_does_not_reach_into_another_file(path: Path) -> None:
             file.unlink()
         spool.append([entry("new")])
         spool.mark_shipped(events[-1].sequence)
-        assert [event.target for event in spool.pending()] == ["new"]
+        assert [event.target for event in spool.pending()] == [path.name, "new"]
 
 
 def test_a_broken_disk_is_not_filled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,8 +460,8 @@ def test_what_came_too_late_is_written_again(path: Path, monkeypatch: pytest.Mon
     """An entry that was committed to a file that was being set aside, and so may not be read out of it, is not lost."""
     real, late = spool_file._insert, [True]
 
-    def insert(db: apsw.Connection, rows: Sequence[tuple[int, bytes]]) -> int:
-        sequence = real(db, rows)
+    def insert(db: apsw.Connection, rows: Sequence[Row], note: Callable[[int], None]) -> int:
+        sequence = real(db, rows, note)
         if late and late.pop():
             for file in list(path.parent.iterdir()):
                 if not file.name.endswith(".card"):

@@ -210,14 +210,17 @@ def test_a_closed_spool_says_so(path: Path) -> None:
 
 
 def test_a_deleted_spool_is_noticed(path: Path) -> None:
-    """After its file was deleted or replaced, a spool goes on with what is there now, not with a file nobody sees."""
+    """After its files were deleted, a spool goes on with new ones, not with a file nobody sees, and tells of it."""
     spool = Spool(path, "store")
     spool.append([entry("first")])
     for file in path.parent.iterdir():
         file.unlink()
     spool.append([entry("second")])
     fresh = Spool(path, "store")
-    assert [event.target for event in fresh.pending()] == ["second"]
+    assert [(event.action, event.target) for event in fresh.pending()] == [
+        ("audit.gap", path.name),
+        ("domain.created", "second"),
+    ]
     spool.close()
     fresh.close()
 
