@@ -65,6 +65,8 @@ def normalize_ip(text: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _normalized(text: str) -> str | None:
+    if _USUAL_V4.match(text):  # most are
+        return text
     try:
         return str(_parse(text))
     except ValueError:
@@ -82,7 +84,7 @@ def mask_ip(text: str | None) -> str:
 
 @lru_cache(maxsize=4096)
 def _masked(text: str) -> str:
-    if _USUAL_V4.match(text):  # most are
+    if _USUAL_V4.match(text):
         return text.rpartition(".")[0] + ".xxx"
     try:
         address = _parse(text)

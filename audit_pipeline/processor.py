@@ -28,6 +28,7 @@ from .gaps import Gaps, Told
 from .normalize import FIELDS, MAX_VALUES, build_event, refusable
 from .settings import ON_FULL, Settings, one_of, spool_path
 from .shipper import Shipper
+from .shipper_process import ShipperProcess
 from .spool import Limits, Spool, SpoolStatus
 from .stores import Store, open_store
 
@@ -74,7 +75,9 @@ class AuditPipeline:
         self._counting = False
         self._look_at = 0.0
         self._open_spool()
-        self.shipper: Shipper | None = Shipper(spool, identity, store, self._tell_gaps) if ship else None
+        self.shipper: Shipper | ShipperProcess | None = (
+            Shipper(spool, identity, store, self._tell_gaps) if ship else None
+        )
         self._ids = IdFactory()
         self._last = 0
         self._folder: Path | None = None

@@ -26,6 +26,8 @@ from ..privacy import public_item
 from ..processor import AuditPipeline
 from ..query import CursorSigner, Query, Signature, Window, parse_page, parse_zone, sort_key
 from ..settings import Settings, spool_path
+from ..shipper import Shipper
+from ..shipper_process import ShipperProcess
 from ..stores import Page, Snapshot, Store
 from .options import (
     DONE,
@@ -50,6 +52,8 @@ BATCH = 500
 """Lines that an import puts into the spool at once."""
 AHEAD = 20_000
 """Entries of an import that may wait in the spool."""
+MANY = 20_000
+"""After so many entries, an import ships by a process of its own."""
 
 
 # Recording
@@ -122,6 +126,9 @@ def import_file(file: Path, org: str | None, as_json: bool, store: str | None, s
                 pipeline.accept(batch)
                 batch.clear()
                 bar.update(read - bar.pos)
+                if entries >= MANY and isinstance(pipeline.shipper, Shipper):
+                    pipeline.shipper.stop()
+                    pipeline.shipper = ShipperProcess(settings)
                 _wait_for_store(pipeline, AHEAD)
 
             for result in NDJSONReader(pipeline, org).read(each_line()):

@@ -21,9 +21,11 @@ import orjson
 import pytest
 
 from audit_pipeline import AuditPipeline, SettingsError
-from audit_pipeline.cli import main
+from audit_pipeline.cli import entries, main
 from audit_pipeline.cli.serving import _listen
 from audit_pipeline.copying import Copy
+from audit_pipeline.settings import Settings
+from audit_pipeline.shipper_process import ShipperProcess
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
@@ -424,6 +426,28 @@ def test_import_of_another_entry_under_a_known_id(run: Run) -> None:
     told = run("doctor")
     assert told.status == 1
     assert "WRONG quarantine: 1 entry: its id is taken" in told.out
+
+
+def test_a_large_import_ships_by_another_process(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a number of entries on, reading and shipping are two processes; what is stored and told is the same."""
+    started: list[ShipperProcess] = []
+
+    class Watched(ShipperProcess):
+        def __init__(self, settings: Settings) -> None:
+            super().__init__(settings)
+            started.append(self)
+
+    monkeypatch.setattr(entries, "ShipperProcess", Watched)
+    monkeypatch.setattr(entries, "MANY", 1000)
+    line = '{"action": "domain.created", "timestamp": "2026-01-01T00:00:00Z", "user": "a", "ip": "", "target": "%d"}\n'
+    Path("many.ndjson").write_text("".join(line % number for number in range(3000)))
+    for times in (1, 2):
+        assert run("import", "many.ndjson") == Ended(0, "3,000 entries stored\n", "")
+        assert run("search").err.startswith("3,000 entries;")
+        assert len(started) == times
+    monkeypatch.setattr(entries, "MANY", 10_000)
+    assert run("import", "many.ndjson").status == 0
+    assert len(started) == 2
 
 
 @pytest.mark.parametrize("file", ["missing.ndjson", "."])

@@ -26,6 +26,7 @@ LAYERS = (
     ("stores",),
     ("context", "normalize", "settings", "spool", "shipping", "export", "keys", "offering"),
     ("shipper", "integrations", "copying", "quarantine", "replay", "listening", "troubles"),
+    ("shipper_process",),
     ("processor",),
     ("importing", "testing", "demo_story"),
     ("demo",),
