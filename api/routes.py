@@ -161,9 +161,11 @@ def export_csv(service: ServiceDep, caller: Exporter, parameters: Parameters, re
         raise
 
     def release(complete: bool) -> None:
-        service.exports.free(caller.org)
-        service.metrics.exported("complete" if complete else "failed")
-        snapshot.close()
+        try:
+            snapshot.close()
+        finally:
+            service.exports.free(caller.org)
+            service.metrics.exported("complete" if complete else "failed")
 
     try:
         rows = min(snapshot.total, limit)

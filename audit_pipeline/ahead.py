@@ -11,22 +11,30 @@ __all__ = ["Ahead"]
 T = TypeVar("T")
 
 
-class Ahead(threading.Thread, Generic[T]):
-    """One call, begun at once."""
+class Ahead(Generic[T]):
+    """One call, begun at once. Where there can be no thread (at the end of a process), it is made at once, whole."""
 
     def __init__(self, call: Callable[[], T]) -> None:
-        super().__init__(name="audit-ahead", daemon=True)
         self._call = call
         self._answer: list[T] = []
         self._error: BaseException | None = None
-        self.start()
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="audit-ahead", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._thread = None
+            self._run()
 
-    def run(self) -> None:
-        """Make the call."""
+    def _run(self) -> None:
         try:
             self._answer.append(self._call())
         except BaseException as error:  # noqa: BLE001 - the caller raises it
             self._error = error
+
+    def join(self) -> None:
+        """Wait for its end."""
+        if self._thread is not None:
+            self._thread.join()
 
     def answer(self) -> T:
         """Wait for its end: what it returned, or raises what it raised."""

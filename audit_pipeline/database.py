@@ -91,7 +91,8 @@ def cut_log(db: apsw.Connection, path: Path) -> None:
     while True:
         version = db.pragma("data_version")
         frames, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-        with transaction(db, "IMMEDIATE"):
+        try:
+            db.execute("BEGIN IMMEDIATE")
             if db.pragma("data_version") != version:
                 continue
             end = _HEADER + frames * (_FRAME + db.pragma("page_size")) if frames > 0 else 0
@@ -99,3 +100,6 @@ def cut_log(db: apsw.Connection, path: Path) -> None:
             if log.exists() and log.stat().st_size > end:
                 os.truncate(log, end)
             return
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -82,36 +83,40 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-@contextmanager
-def locked(path: Path, wait_s: float) -> Iterator[None]:
-    """Hold a lock of the system on a file for as long as the block runs; the file is made where it is missing.
+def locked(path: Path, wait_s: float) -> FileIO:
+    """A lock of the system on a file, for a `with` block; the file is made where it is missing.
 
     The lock ends with its process, however that ends. Raises Locked where another one holds it for longer than
     `wait_s`, and OSError.
     """
+    # A file of the standard library, not a generator: between the steps of one, a signal handler may raise.
     file = _lockable(path)
+    end = time.monotonic() + wait_s
     try:
-        end = time.monotonic() + wait_s
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                return file
             except BlockingIOError:
                 if time.monotonic() > end:
                     raise Locked(str(path)) from None
                 time.sleep(POLL_S)
-        yield
-    finally:
-        os.close(file)
+    except BaseException:
+        file.close()
+        raise
 
 
-def _lockable(path: Path) -> int:
+def _lockable(path: Path) -> FileIO:
     try:
-        return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        return FileIO(path, "r+", opener=_opened)
     except OSError as error:
         if error.errno != errno.EROFS or not path.exists():
             raise
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return FileIO(path, "r")
+
+
+def _opened(path: str, _: int) -> int:
+    return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
 
 def free_bytes(path: Path) -> tuple[int, int]:

@@ -35,6 +35,11 @@ class _Call:
         self.turn = threading.Lock()
         self.turn.acquire()
 
+    def wake(self) -> None:
+        """Let it go on, where it still waits."""
+        if self.turn.locked():
+            self.turn.release()
+
 
 class _Here(threading.local):
     is_inside = False
@@ -98,7 +103,8 @@ class GroupCommit:
         return write(rows, lambda sequence: None)
 
     def _lead(self, leader: _Call, write: Callable[[Sequence[Row], Callable[[int], None]], int]) -> None:
-        calls: list[_Call] = []
+        waiting: list[_Call] = []
+        calls = [leader]
 
         def note(sequence: int) -> None:
             for call in reversed(calls):
@@ -107,10 +113,11 @@ class GroupCommit:
 
         try:
             with self._lock:
-                calls = [call for call in self._waiting if not call.is_over]
-                for call in calls:
+                # First of all: whoever is taken along is in no list any more, and so in no other commit.
+                waiting, self._waiting = self._waiting, []
+                for call in waiting:
                     call.leader = leader
-                self._waiting = []
+            calls += [call for call in waiting if call is not leader and not call.is_over]
             note(write([row for call in calls for row in call.rows], note))
             for call in calls:
                 call.is_kept = True
@@ -118,16 +125,16 @@ class GroupCommit:
             if len(calls) == 1:
                 raise
         finally:
-            for call in calls:
+            for call in waiting:
                 if call is not leader:
-                    call.turn.release()
+                    call.wake()
 
     def _leave(self, call: _Call) -> None:
         with self._lock:
             if self._leader is call:
                 self._leader = next((other for other in self._waiting if not other.is_over), None)
                 if self._leader is not None:
-                    self._leader.turn.release()
+                    self._leader.wake()
 
     def _is_left(self, call: _Call) -> bool:
         """Whether nobody will wake a call any more. One that still waits leads then."""

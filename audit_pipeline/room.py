@@ -13,7 +13,7 @@ from pathlib import Path
 
 import apsw
 
-from .database import log_of, transaction
+from .database import log_of
 from .errors import SpoolFull
 from .event import now_ms
 from .files import free_bytes
@@ -159,9 +159,9 @@ def delete_shipped(db: apsw.Connection, size: int, before: int | None = None) ->
     rows.close()
     if not last:
         return 0
-    with transaction(db, "IMMEDIATE"):
+    with db:
         db.execute("DELETE FROM entries WHERE sequence <= ?", (last,))
-        return db.changes()
+    return db.changes()
 
 
 def _has_shipped(db: apsw.Connection) -> bool:
@@ -174,7 +174,7 @@ def _has_shipped(db: apsw.Connection) -> bool:
 
 def try_write(db: apsw.Connection) -> None:
     """Write a page. Raises SQLite's errors."""
-    with transaction(db, "IMMEDIATE"):
+    with db:
         # Changed and changed back, a page is written; an UPDATE to what is there already would write nothing.
         db.execute("INSERT INTO quarantine VALUES (0, 0, '', x''); DELETE FROM quarantine WHERE sequence = 0")
 

@@ -18,7 +18,6 @@ from typing import NamedTuple
 import apsw
 
 from .card import Known
-from .database import transaction
 from .errors import SpoolError
 from .event import AuditEvent, format_timestamp, now_ms, uuid7
 from .files import make_private, sync_folder
@@ -158,7 +157,7 @@ def _rebuild(aside: Path, made: Path, name: str, schema: str, known: Known) -> i
         with closing(apsw.Connection(str(made), flags=apsw.SQLITE_OPEN_READWRITE)) as db:
             # It counts only once it is whole, and in its place: nothing of it has to be undone.
             db.execute("PRAGMA synchronous = FULL; PRAGMA journal_mode = OFF")
-            with transaction(db):
+            with db:
                 db.execute(f"{schema}; CREATE TEMP TABLE unplaced (received INTEGER, body BLOB)")
                 origin = meta.origin if meta else known.origin or os.urandom(8).hex()
                 shipped = meta.shipped if meta else None
@@ -167,7 +166,8 @@ def _rebuild(aside: Path, made: Path, name: str, schema: str, known: Known) -> i
                 far = max(shipped or 0, accepted) + FAR
                 for row in remains.rows() if remains else ():
                     _take(db, row, range((shipped or 0) + 1, far))
-                return _tell(db, name, shipped, accepted)
+                missing = _tell(db, name, shipped, accepted)
+            return missing  # noqa: RET504 - once it is kept
     finally:
         if remains is not None:
             remains.close()

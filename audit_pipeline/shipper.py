@@ -167,21 +167,22 @@ class Shipper:
             if shipped < limit:
                 self._hurry.wait(GATHER_S[self._is_under_load()])
             return
-        self._see_to(spool)
+        self._see_to(spool, seen)
         while not self._stop.is_set() and not self._wake.wait(POLL_S) and spool.version() == seen:
-            self._see_to(spool)
+            self._see_to(spool, seen)
         self._hurry.wait(GATHER_S[0])
 
-    def _see_to(self, spool: Spool) -> None:
-        """Do what is due beside shipping."""
+    def _see_to(self, spool: Spool, seen: int) -> None:
+        """Do what is due beside shipping, as long as nothing comes that is to be shipped."""
         now = time.monotonic()
         if self._tidy is not None and now - self._tidied > TIDY_S:
             self._tidied = now
             self._tidy()
         if now - self._trimmed > TRIM_S:
+            while spool.trim():
+                if self._wake.wait(TRIM_PAUSE_S) or self._stop.is_set() or spool.version() != seen:
+                    return  # the rest another time
             self._trimmed = now
-            while spool.trim() and not self._stop.wait(TRIM_PAUSE_S):
-                pass
 
     def _ship_batch(self, spool: Spool) -> int:
         events = spool.pending(limit=self._limit, between=self._give_way)

@@ -14,14 +14,13 @@ from typing import Any
 
 import apsw
 
-from .database import transaction
 from .errors import SpoolError
 from .event import AuditEvent, now_ms
 from .files import FileId, free_bytes
 from .group_commit import GroupCommit, Row
 from .room import Limits, Room, delete_shipped, oldest_ms, try_write, used_bytes
 from .salvage import DAMAGED, damaged_files, readable
-from .spool_file import SpoolFile, repairing
+from .spool_file import SpoolFile, appending, repairing
 
 __all__ = ["Limits", "QuarantineRow", "Quarantined", "Spool", "SpoolStatus"]
 
@@ -121,31 +120,35 @@ class Spool:
         """
         rows = [(event.received, event.to_bytes()) for event in events]
         is_main = threading.get_ident() == threading.main_thread().ident
-        if not (is_main or self._group.is_inside or self.file.is_held):
-            return self._group.append(rows, self._append, self._is_kept)
-        if self.file.interrupts(rows):
-            return 0
-        return self._append(rows)
+        try:
+            if not (is_main or self._group.is_inside or self.file.is_held):
+                return self._group.append(rows, self._append, self._is_kept)
+            if self.file.interrupts(rows):
+                return 0
+            return self._append(rows)
+        finally:
+            if not self._group.is_inside:
+                self.file.say()
+
+    @appending
+    def _append(
+        self, db: apsw.Connection, rows: Sequence[Row], note: Callable[[int], None] = lambda sequence: None
+    ) -> int:
+        looked = self._room.take(db, sum(len(body) for _, body in rows))
+        try:
+            sequence = self.file.insert(rows, note)
+        except apsw.FullError:
+            self._room.make(db)
+            sequence = self.file.insert(rows, note)
+        # Of what is not synced yet, a power loss may take entries and leave the card.
+        if looked and self._durability == "disk":
+            self.file.card.note(sequence, self.origin)
+        return sequence
 
     @repairing
-    def _append(self, rows: Sequence[Row], note: Callable[[int], None] = lambda sequence: None) -> int:
-        with self.file.appending() as db:
-            looked = self._room.take(db, sum(len(body) for _, body in rows))
-            try:
-                sequence = self.file.insert(rows, note)
-            except apsw.FullError:
-                self._room.make(db)
-                sequence = self.file.insert(rows, note)
-            # Of what is not synced yet, a power loss may take entries and leave the card.
-            if looked and self._durability == "disk":
-                self.file.card.note(sequence, self.origin)
-            return sequence
-
-    @repairing
-    def _is_kept(self, sequence: int, body: bytes) -> bool:
-        with self.file.connection() as db:
-            found: bytes | None = db.execute("SELECT body FROM entries WHERE sequence = ?", (sequence,)).get
-            return found == body
+    def _is_kept(self, db: apsw.Connection, sequence: int, body: bytes) -> bool:
+        found: bytes | None = db.execute("SELECT body FROM entries WHERE sequence = ?", (sequence,)).get
+        return found == body
 
     def pending(
         self, limit: int = 1000, size: int = 4 * 2**20, between: Callable[[], None] = lambda: None
@@ -174,23 +177,22 @@ class Spool:
         return []
 
     @repairing
-    def _rows(self, after: int | None, limit: int, size: int) -> list[tuple[int, bytes]]:
+    def _rows(self, db: apsw.Connection, after: int | None, limit: int, size: int) -> list[tuple[int, bytes]]:
         """Sequence and body of the entries after a sequence, or of those that no store has."""
         found: list[tuple[int, bytes]] = []
-        with self.file.connection() as db:
-            if after is None:
-                if self._read_from != self.file.id:
-                    self._read_from, self._stored, self._written = self.file.id, 0, 0
-                after = max(self._stored, db.execute("SELECT shipped FROM meta").get)
-            rows = db.execute(
-                "SELECT sequence, body FROM entries WHERE sequence > ? ORDER BY sequence LIMIT ?", (after, limit)
-            )
-            for sequence, body in rows:
-                found.append((sequence, body))
-                size -= len(body)
-                if size <= 0:
-                    break
-            rows.close()
+        if after is None:
+            if self._read_from != self.file.id:
+                self._read_from, self._stored, self._written = self.file.id, 0, 0
+            after = max(self._stored, db.execute("SELECT shipped FROM meta").get)
+        rows = db.execute(
+            "SELECT sequence, body FROM entries WHERE sequence > ? ORDER BY sequence LIMIT ?", (after, limit)
+        )
+        for sequence, body in rows:
+            found.append((sequence, body))
+            size -= len(body)
+            if size <= 0:
+                break
+        rows.close()
         return found
 
     def _events(
@@ -209,11 +211,10 @@ class Spool:
         return events, damaged
 
     @repairing
-    def _set_aside(self, damaged: Sequence[tuple[int, int, str, bytes]]) -> None:
-        with self.file.connection() as db:
-            if self._read_from == self.file.id:
-                with transaction(db, "IMMEDIATE"):
-                    db.executemany("INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?)", damaged)
+    def _set_aside(self, db: apsw.Connection, damaged: Sequence[tuple[int, int, str, bytes]]) -> None:
+        if self._read_from == self.file.id:
+            with db:
+                db.executemany("INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?)", damaged)
 
     # The mark
 
@@ -228,41 +229,37 @@ class Spool:
             self._written = self._stored
 
     @repairing
-    def mark_shipped(self, upto: int, refused: Sequence[Quarantined] = ()) -> None:
+    def mark_shipped(self, db: apsw.Connection, upto: int, refused: Sequence[Quarantined] = ()) -> None:
         """Say that a store has all entries up to this sequence but the refused ones, which are put in quarantine.
 
         Where `pending` read them from a file that was replaced since, this does nothing: they are given out again.
         """
-        with self.file.connection() as db:
-            if self._read_from not in (None, self.file.id):
-                return
-            with transaction(db, "IMMEDIATE"):
-                db.executemany(
-                    "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?)",
-                    [(one.event.sequence, now_ms(), one.reason, one.event.to_bytes()) for one in refused],
-                )
-                db.execute("UPDATE meta SET shipped = max(shipped, ?)", (upto,))
+        if self._read_from not in (None, self.file.id):
+            return
+        with db:
+            db.executemany(
+                "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?)",
+                [(one.event.sequence, now_ms(), one.reason, one.event.to_bytes()) for one in refused],
+            )
+            db.execute("UPDATE meta SET shipped = max(shipped, ?)", (upto,))
 
     @repairing
-    def trim(self) -> int:
+    def trim(self, db: apsw.Connection) -> int:
         """Delete some of the shipped entries that are older than a day, or beyond the size kept; say how many."""
-        with self.file.connection() as db:
-            crowded = used_bytes(db)[0] > KEEP_BYTES
-            return delete_shipped(db, TRIM_BYTES, None if crowded else now_ms() - KEEP_MS)
+        crowded = used_bytes(db)[0] > KEEP_BYTES
+        return delete_shipped(db, TRIM_BYTES, None if crowded else now_ms() - KEEP_MS)
 
     @repairing
-    def shipped(self) -> int:
+    def shipped(self, db: apsw.Connection) -> int:
         """The sequence up to which a store has everything."""
-        with self.file.connection() as db:
-            upto: int = db.execute("SELECT shipped FROM meta").get
-            return upto
+        upto: int = db.execute("SELECT shipped FROM meta").get
+        return upto
 
     @repairing
-    def version(self) -> int:
+    def version(self, db: apsw.Connection) -> int:
         """A number that is another one when another connection has written to the spool."""
-        with self.file.connection() as db:
-            version: int = db.execute("PRAGMA data_version").get
-            return version
+        version: int = db.execute("PRAGMA data_version").get
+        return version
 
     # Quarantine
 
@@ -270,17 +267,19 @@ class Spool:
         """The entries in quarantine, in order; without those that are damaged."""
         return [Quarantined(row.event, row.reason) for row in self.quarantine() if row.event is not None]
 
-    @repairing
     def quarantine(self, limit: int = -1) -> list[QuarantineRow]:
         """What lies in quarantine, in order; with a limit, the first of it."""
-        with self.file.connection() as db:
-            rows: list[Any] = db.execute(
-                "SELECT sequence, at, reason, body FROM quarantine ORDER BY sequence LIMIT ?", (limit,)
-            ).fetchall()
         return [
             QuarantineRow(sequence, at, reason, readable(body, self.origin, sequence))
-            for sequence, at, reason, body in rows
+            for sequence, at, reason, body in self._quarantine(limit)
         ]
+
+    @repairing
+    def _quarantine(self, db: apsw.Connection, limit: int) -> list[Any]:
+        rows: list[Any] = db.execute(
+            "SELECT sequence, at, reason, body FROM quarantine ORDER BY sequence LIMIT ?", (limit,)
+        ).fetchall()
+        return rows
 
     def settle(self, taken: Iterable[int], refused: Mapping[int, str]) -> None:
         """Say what became of entries in quarantine that a store was offered again: all of it, or nothing.
@@ -291,8 +290,8 @@ class Spool:
         self._settle(list(taken), refused)
 
     @repairing
-    def _settle(self, taken: Sequence[int], refused: Mapping[int, str]) -> None:
-        with self.file.connection() as db, transaction(db, "IMMEDIATE"):
+    def _settle(self, db: apsw.Connection, taken: Sequence[int], refused: Mapping[int, str]) -> None:
+        with db:
             db.executemany("DELETE FROM quarantine WHERE sequence = ?", [(sequence,) for sequence in taken])
             db.executemany(
                 "UPDATE quarantine SET reason = ? WHERE sequence = ?",
@@ -300,34 +299,32 @@ class Spool:
             )
 
     @repairing
-    def quarantine_reasons(self) -> list[str]:
+    def quarantine_reasons(self, db: apsw.Connection) -> list[str]:
         """Why there are entries in quarantine, each reason once."""
-        with self.file.connection() as db:
-            return [str(reason) for (reason,) in db.execute("SELECT DISTINCT reason FROM quarantine ORDER BY reason")]
+        return [str(reason) for (reason,) in db.execute("SELECT DISTINCT reason FROM quarantine ORDER BY reason")]
 
     # State
 
     @repairing
-    def status(self) -> SpoolStatus:
+    def status(self, db: apsw.Connection) -> SpoolStatus:
         """How the spool stands now."""
-        with self.file.connection() as db:
-            accepted, shipped, quarantined = db.execute(
-                "SELECT coalesce(max(sequence), 0), (SELECT shipped FROM meta), (SELECT count(*) FROM quarantine) "
-                "FROM entries"
-            ).get
-            waited = oldest_ms(db)
-            used = used_bytes(db)[0]
-            files = [self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal", "-shm")]
-            return SpoolStatus(
-                accepted=accepted,
-                pending=accepted - shipped,
-                oldest_ms=waited,
-                quarantined=quarantined,
-                bytes=sum(file.stat().st_size for file in files if file.exists()),
-                used=used,
-                free=free_bytes(self.path.parent)[0],
-                damaged=damaged_files(self.path),
-            )
+        accepted, shipped, quarantined = db.execute(
+            "SELECT coalesce(max(sequence), 0), (SELECT shipped FROM meta), (SELECT count(*) FROM quarantine) "
+            "FROM entries"
+        ).get
+        waited = oldest_ms(db)
+        used = used_bytes(db)[0]
+        files = [self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal", "-shm")]
+        return SpoolStatus(
+            accepted=accepted,
+            pending=accepted - shipped,
+            oldest_ms=waited,
+            quarantined=quarantined,
+            bytes=sum(file.stat().st_size for file in files if file.exists()),
+            used=used,
+            free=free_bytes(self.path.parent)[0],
+            damaged=damaged_files(self.path),
+        )
 
     def refusal(self) -> SpoolError | None:
         """Why an entry would be refused at the moment; None where it would be recorded."""
@@ -337,20 +334,18 @@ class Spool:
             return error
 
     @repairing
-    def _refusal(self) -> SpoolError | None:
-        with self.file.connection() as db:
-            refusal = self._room.refusal(db)
-            if refusal is None:
-                # Neither rights nor how a disk is mounted tell whether it still takes what is written.
-                try_write(db)
-            return refusal
+    def _refusal(self, db: apsw.Connection) -> SpoolError | None:
+        refusal = self._room.refusal(db)
+        if refusal is None:
+            # Neither rights nor how a disk is mounted tell whether it still takes what is written.
+            try_write(db)
+        return refusal
 
     @repairing
-    def serves(self) -> str:
+    def serves(self, db: apsw.Connection) -> str:
         """The identity of the store that this spool remembers."""
-        with self.file.connection() as db:
-            store: str = db.execute("SELECT store FROM meta").get
-            return store
+        store: str = db.execute("SELECT store FROM meta").get
+        return store
 
     def close(self) -> None:
         """Free what this process holds. What is in the spool stays. May be called twice."""

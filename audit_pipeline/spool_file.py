@@ -10,8 +10,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -20,13 +21,13 @@ import apsw
 
 from . import salvage
 from .card import Card, Known
-from .database import cut_log, has_orphaned_log, sync_failed, transaction, use_wal, wait_for_locks
+from .database import cut_log, has_orphaned_log, sync_failed, use_wal, wait_for_locks
 from .errors import SettingsError, SpoolError, SpoolFull, SpoolMismatch
 from .files import FileId, Locked, file_id, free_bytes, linked_file, locked, make_private
 from .forking import WAIT_S, abandon, prepare_for_forks
 from .group_commit import Row
 
-__all__ = ["BUSY_MS", "SpoolFile", "repairing"]
+__all__ = ["BUSY_MS", "SpoolFile", "appending", "repairing"]
 
 APPLICATION_ID = 0x41554453
 VERSION = 1
@@ -75,26 +76,52 @@ class _Damaged(SpoolError):
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Asked = Callable[Concatenate[Any, apsw.Connection, P], R]
+Way = Callable[["SpoolFile", Callable[[apsw.Connection], R]], R]
 
 
-def repairing(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
-    """A method of what has a SpoolFile as `file`: where that proves to be damaged, it is repaired, and asked again."""
+def repairing(method: Asked[P, R]) -> Callable[Concatenate[Any, P], R]:
+    """A method of what has a SpoolFile as `file`, which is given its connection.
+
+    Where the file proves to be damaged, it is repaired, and the method called again.
+    """
+    repaired = _repairing(method, SpoolFile.ask)
 
     @wraps(method)
     def ask(self: Any, *args: P.args, **named: P.kwargs) -> R:
+        try:
+            return repaired(self, *args, **named)
+        finally:
+            self.file.say()
+
+    return cast("Callable[Concatenate[Any, P], R]", ask)
+
+
+def appending(method: Asked[P, R]) -> Callable[Concatenate[Any, P], R]:
+    """As `repairing`, for a method that calls `insert`; and whoever calls it calls the file's `say` afterwards."""
+    return _repairing(method, SpoolFile.ask_to_insert)
+
+
+def _repairing(method: Asked[P, R], way: Way[R]) -> Callable[Concatenate[Any, P], R]:
+    @wraps(method)
+    def ask(self: Any, *args: P.args, **named: P.kwargs) -> R:
         file: SpoolFile = self.file
+
+        def work(db: apsw.Connection) -> R:
+            return method(self, db, *args, **named)
+
         for _ in range(TRIES):
             for pause in () if file.waits_to_repair else DOUBT_S:
                 try:
-                    return method(self, *args, **named)
+                    return way(file, work)
                 except _Damaged:
                     file.reopen()
                     time.sleep(pause)
             try:
-                return method(self, *args, **named)
+                return way(file, work)
             except _Damaged as damage:
                 file.repair(damage)
-        return method(self, *args, **named)
+        return way(file, work)
 
     return cast("Callable[Concatenate[Any, P], R]", ask)
 
@@ -118,6 +145,8 @@ class SpoolFile:
         self._lock = threading.RLock()
         self._busy = self._in_doubt = False
         self._interrupting: list[Row] = []
+        self._left_over = 0
+        self._unsaid: deque[tuple[int, str, tuple[object, ...]]] = deque()
         self._db: apsw.Connection | None = None
         self._file: FileId | None = None
         self._closed = False
@@ -144,46 +173,52 @@ class SpoolFile:
         held: bool = self._lock._is_owned()  # type: ignore[attr-defined]
         return held
 
-    def connection(self) -> AbstractContextManager[apsw.Connection]:
-        """The connection, for this thread alone. Raises SpoolError, also in place of SQLite's errors in the block."""
-        return self._taken(self._ready)
+    # No generator stands around a call: it could be left between two of its steps, by a signal handler that raises, and
+    # would keep the lock, or an open transaction, until it is forgotten.
 
-    def appending(self) -> AbstractContextManager[apsw.Connection]:
-        """As `connection`, for `insert`, which sees to it afterwards that the file is still the one at its path."""
-        return self._taken(self._opened)
+    def ask(self, work: Callable[[apsw.Connection], R]) -> R:
+        """What `work` makes of the connection, alone. Raises SpoolError, also in place of SQLite's errors in it."""
+        return self._alone(self._ready, work)
 
-    @contextmanager
-    def _taken(self, ready: Callable[[], apsw.Connection]) -> Iterator[apsw.Connection]:
-        with self._lock, self._translated():
+    def ask_to_insert(self, work: Callable[[apsw.Connection], R]) -> R:
+        """As `ask`, for `insert`, which sees to it afterwards that the file is still the one at its path."""
+        return self._alone(self._opened, work)
+
+    def _alone(self, ready: Callable[[], apsw.Connection], work: Callable[[apsw.Connection], R]) -> R:
+        with self._lock:
             if self._busy:
                 raise SpoolError(f"{self.path}: asked in a signal handler, in the middle of a call; only record there")
             if self._closed:
                 raise SpoolError(f"{self.path}: the pipeline is closed; open another one")
-            self._busy = True
             try:
-                try:
-                    yield ready()
-                except apsw.IOError as error:
-                    self._in_doubt = self._in_doubt or sync_failed(error)
-                    with suppress(apsw.Error, OSError):
-                        self._cut_log()
-                    raise
-                finally:
-                    self._write_interrupting()
-            except (SpoolError, apsw.Error, OSError):
-                raise
-            except BaseException:
-                # A signal handler raised, perhaps before what it had recorded was written.
-                self._write_interrupting()
-                raise
+                self._busy = True
+                made = self._translated(lambda: self._worked(ready, work))
             finally:
                 # Nothing is called here before this is said: a signal handler that raises could come between.
                 self._busy = False
                 if self._closed:  # by a signal handler
                     self._part()
-            if self._interrupting and not self._closed:  # one more came between the last look and the line above
-                with self.connection():
-                    pass
+            if (
+                len(self._interrupting) > self._left_over and not self._closed
+            ):  # one more came between the last look and the line above
+                self.ask(lambda db: None)
+            return made
+
+    def _worked(self, ready: Callable[[], apsw.Connection], work: Callable[[apsw.Connection], R]) -> R:
+        try:
+            made = work(ready())
+            self._write_interrupting()
+            return made
+        except apsw.IOError as error:
+            self._in_doubt = self._in_doubt or sync_failed(error)
+            with suppress(apsw.Error, OSError):
+                self._cut_log()
+            self._write_interrupting()
+            raise
+        except BaseException:
+            # Perhaps a signal handler raised, before what it had recorded was written.
+            self._write_interrupting()
+            raise
 
     def insert(self, rows: Sequence[Row], note: Callable[[int], None] = lambda sequence: None) -> int:
         """Inside `appending`: put entries on disk, and return the last one's sequence.
@@ -204,12 +239,24 @@ class SpoolFile:
                 self._interrupting += rows
             return self._busy
 
+    def say(self) -> None:
+        """Log what there is to say. Not while the lock is held: a handler that records could wait for it."""
+        if self._unsaid and not self.is_held:
+            with suppress(IndexError):  # another thread says the last of it
+                while True:
+                    level, text, given = self._unsaid.popleft()
+                    _log.log(level, text, *given)
+
     def reopen(self) -> None:
         """Go on with a new connection."""
         with self._lock:
-            if self._db is not None:
-                _keep_log(self._db)
-            self._part()
+            try:
+                self._busy = True
+                if self._db is not None:
+                    _keep_log(self._db)
+                self._part()
+            finally:
+                self._busy = False
 
     def close(self) -> None:
         """Free what this process holds. What is in the spool stays. May be called twice."""
@@ -245,13 +292,27 @@ class SpoolFile:
         return STUCK_MS if time.monotonic() < self._stuck_until else BUSY_MS
 
     def _write_interrupting(self) -> None:
-        """Write what signal handlers recorded in the middle of a call, whichever call it was."""
-        while self._interrupting:
-            rows = list(self._interrupting)
-            if self._db is not None and self._db.in_transaction:  # a signal handler raised at its end
-                self._db.execute("ROLLBACK")
-            self.insert(rows)
-            del self._interrupting[: len(rows)]
+        """Write what signal handlers recorded in the middle of a call, whichever call it was.
+
+        What cannot be written is no failure of that call: it waits, and is tried with each one that follows.
+        """
+        place, alone = 0, False
+        while place < len(self._interrupting):
+            # Handlers add to its end meanwhile.
+            rows = self._interrupting[place : place + 1] if alone else self._interrupting[place:]
+            try:
+                self._translated(lambda rows=rows: self.insert(rows))  # type: ignore[misc]
+            except SpoolError as error:
+                if len(rows) > 1:
+                    alone = True
+                    continue
+                place += 1
+                if self._left_over != place:
+                    text = "%s: %d entries of signal handlers are not recorded yet, and tried again: %s"
+                    self._unsaid.append((logging.ERROR, text, (self.path, place, error)))
+            else:
+                del self._interrupting[place : place + len(rows)]
+        self._left_over = place
 
     def _ready(self) -> apsw.Connection:
         self._is_replaced()
@@ -261,7 +322,9 @@ class SpoolFile:
         """Whether the file at the path is another one than that of the connection, which is then left."""
         if self._db is None or file_id(self.path) == self._file:
             return False
-        _log.error("%s: the spool was deleted or replaced; going on with what is there now", self.path)
+        self._unsaid.append(
+            (logging.ERROR, "%s: the spool was deleted or replaced; going on with what is there now", (self.path,))
+        )
         self._leave()
         return True
 
@@ -272,6 +335,8 @@ class SpoolFile:
                 if salvage.is_unfinished(self.path):
                     raise _Damaged(f"{self.path}: the spool is damaged, and its repair was interrupted", None)
                 self._db = self._open()
+        elif self._db.in_transaction:  # a signal handler raised before it could be ended
+            self._db.execute("ROLLBACK")
         self._cut_log()
         return self._db
 
@@ -303,7 +368,8 @@ class SpoolFile:
             use_wal(db, BUSY_MS)
             # Checked cells: otherwise SQLite may write entries into a page of noise, and over each other.
             db.execute(f"PRAGMA synchronous = {_DURABILITY[self._durability]}; PRAGMA cell_size_check = ON")
-            with transaction(db, "IMMEDIATE"):
+            db.transaction_mode = "IMMEDIATE"
+            with db:
                 is_made = not self._is_spool(db)
                 if is_made:
                     if had:
@@ -384,11 +450,14 @@ class SpoolFile:
             if self.waits_to_repair:
                 raise self._hindrance or damage
             try:
-                with self._translated():
-                    self._repair(damage)
+                # What a signal handler records meanwhile is written by the call that needed the repair.
+                self._busy = True
+                self._translated(lambda: self._repair(damage))
             except SpoolError as error:
                 self._hindrance = error
                 raise
+            finally:
+                self._busy = False
 
     def _repair(self, damage: _Damaged) -> None:
         with locked(self.card.path, REPAIR_WAIT_S):
@@ -398,19 +467,20 @@ class SpoolFile:
             self._next_repair, self._hindrance = time.monotonic() + REPAIR_PAUSE_S, None
             known = self.card.read() or Known(self._store or "", "", 0)
             done = salvage.repair(self.path, SCHEMA, known)
-        _log.error(
+        missing = f", at least {salvage.entries_are(done.missing)} missing" if done.missing else ""
+        self._unsaid.append((
+            logging.ERROR,
             "%s. Its files were set aside as %s; what can be read of them goes on in a new spool%s; `audit-pipeline "
             "doctor` says what to do",
-            damage, done.aside.name, f", at least {salvage.entries_are(done.missing)} missing" if done.missing else "",
-        )  # fmt: skip
+            (damage, done.aside.name, missing),
+        ))  # fmt: skip
 
     # Errors
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """SQLite's errors as this package's."""
+    def _translated(self, work: Callable[[], R]) -> R:
+        """What `work` gives; SQLite's errors as this package's."""
         try:
-            yield
+            return work()
         except OSError as error:
             read_only = error.errno == errno.EROFS
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -464,7 +534,7 @@ def _insert(db: apsw.Connection, rows: Sequence[Row], note: Callable[[int], None
     if len(rows) == 1:  # a statement of its own is a transaction too, and the shortest
         db.execute(_INSERT, rows[0])
         return db.last_insert_rowid()
-    with transaction(db, "IMMEDIATE"):
+    with db:
         db.executemany(_INSERT, rows)
         sequence = db.last_insert_rowid()
         note(sequence)

@@ -106,8 +106,7 @@ def unusable(audit: AuditPipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 @contextmanager
 def damaged(audit: AuditPipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with audit.spool.file.connection() as db:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    audit.spool.file.ask(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)"))
     audit.spool.file.reopen()
     content = audit.spool.path.read_bytes()
     audit.spool.path.write_bytes(bytes(4096) + content[4096:])
@@ -160,8 +159,7 @@ def waiting(audit: AuditPipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 @contextmanager
 def _waited(audit: AuditPipeline, milliseconds: int) -> Iterator[None]:
     audit.record("domain.created")
-    with audit.spool.file.connection() as db:
-        db.execute("UPDATE entries SET received = received - ?", (milliseconds,))
+    audit.spool.file.ask(lambda db: db.execute("UPDATE entries SET received = received - ?", (milliseconds,)))
     yield
     audit.spool.mark_shipped(2)
 

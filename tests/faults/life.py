@@ -69,8 +69,7 @@ def cuts(
 
 
 def often(spool: Spool) -> None:
-    with spool.file.connection() as db:
-        db.execute(f"PRAGMA wal_autocheckpoint = {OFTEN}")
+    spool.file.ask(lambda db: db.execute(f"PRAGMA wal_autocheckpoint = {OFTEN}"))
 
 
 def emit_and_ship(
@@ -110,8 +109,7 @@ def look(folder: Path, durability: str = "disk") -> tuple[int, dict[str, AuditEv
         assert shipped <= last
         waiting = {event.sequence for event in found.values() if event.sequence > shipped}
         assert waiting == {*range(shipped + 1, last + 1)}
-        with spool.file.connection() as db:
-            assert db.execute("PRAGMA integrity_check").get == "ok"
+        assert spool.file.ask(lambda db: db.execute("PRAGMA integrity_check").get) == "ok"
         more = entry(random.Random(), "more.example.com")
         assert spool.append([more]) == last + 1
         assert spool.pending(MANY, MANY * 100)[-1].id == more.id

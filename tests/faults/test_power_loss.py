@@ -107,8 +107,7 @@ def test_each_byte_of_the_log(memory: Path, end: str) -> None:
     folder = put({}, memory / "recorded")
     disk = Disk()
     with Recorder(folder) as record, closing(Spool(folder / SPOOL, IDENTITY)) as spool:
-        with spool.file.connection() as db:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        spool.file.ask(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)"))
         empty = len(record.ops)
         made = [entries(random.Random(0), f"log-{place}", 2) for place in range(2)]
         sizes = [0]
@@ -192,8 +191,7 @@ def test_the_repair_of_a_damaged_spool(memory: Path, monkeypatch: pytest.MonkeyP
     with closing(Spool(folder / SPOOL, IDENTITY)) as spool:
         made = entries(chosen, "kept", 60)
         spool.append(made[:40])
-        with spool.file.connection() as db:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        spool.file.ask(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)"))
         spool.append(made[40:])  # these are in the log alone
         files = {file.name: file.read_bytes() for file in folder.iterdir() if not file.name.endswith("-shm")}
     # A page that the log does not hold, with entries of its own.

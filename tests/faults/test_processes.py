@@ -53,8 +53,9 @@ def settle(tmp_path: Path, start: Start, until: Until) -> Settle:
             with closing(Spool(path, None)) as spool:
                 until(lambda spool=spool: not spool.status().pending, 120)
                 assert not spool.quarantine()
-                with spool.file.connection() as db:
-                    first, last, number = db.execute("SELECT min(sequence), max(sequence), count(*) FROM entries").get
+                first, last, number = spool.file.ask(
+                    lambda db: db.execute("SELECT min(sequence), max(sequence), count(*) FROM entries").get
+                )
             assert (first, last) == (1, number)
             until(lambda path=path: ships(path), 60)
         for shipper in shippers:

@@ -82,3 +82,32 @@ def test_a_large_batch_is_met_when_it_is_whole(
     assert len(met) == 96
     assert set(met) > {event.id for event in batch}
     assert len([one for one in proxy.seen if one.path.startswith("/_bulk")]) >= 4 + 10
+
+
+def test_a_batch_that_waits_does_not_hide_what_comes_behind_it(
+    opened: Callable[..., Store], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer ends in the middle of its batch; a larger batch of another one, with a higher number, is met at once.
+
+    Seen to be told "nothing yet, ask again" without end when the next request had the waiting entries in it again.
+    """
+    monkeypatch.setattr(arrivals, "BATCH", 10)
+    monkeypatch.setattr(arrivals, "MOST", 11)
+    position = store.arrivals(None).position
+    broken = opened()
+    monkeypatch.setattr(writing.Writer, "_next_batch", _one_more(writing.Writer._next_batch))
+    broken.append([entry()])
+    monkeypatch.undo()
+    monkeypatch.setattr(arrivals, "BATCH", 10)
+    monkeypatch.setattr(arrivals, "MOST", 11)
+    other = opened()
+    other.append([entry()])
+    written = [entry() for _ in range(10)]
+    other.append(written)
+    met = met_after(store, position, 5)
+    assert met[1:] == [event.id for event in written]
+
+
+def _one_more(real: Callable[[writing.Writer, int], bytes]) -> Callable[[writing.Writer, int], bytes]:
+    """A batch that says it has one entry more than are written."""
+    return lambda writer, size: real(writer, size + 1)

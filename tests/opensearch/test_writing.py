@@ -11,7 +11,7 @@ import pytest
 
 from audit_pipeline.ecs import document_of
 from audit_pipeline.errors import StoreUnavailable
-from audit_pipeline.event import now_ms, uuid7
+from audit_pipeline.event import format_timestamp, now_ms, uuid7
 from audit_pipeline.query import Query, Window
 from audit_pipeline.stores import Store
 from audit_pipeline.stores.opensearch import writing
@@ -98,6 +98,34 @@ def test_a_large_batch_is_several_requests_at_a_time(
             far.append(more)
         assert far.append(more) == []
     assert store.search(ALL, Window(1)).total == 95 * 3
+
+
+def test_what_cannot_be_found_is_tried_again(
+    far: Store, store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large batch is found when it is said to be stored: where a shard is not refreshed, it is offered again.
+
+    The names of many indices go in several requests: the first line of one has 4,096 bytes at the most.
+    """
+    monkeypatch.setattr(writing, "REQUEST", 5)
+    monkeypatch.setattr(writing, "NAMES_BYTES", 50)
+    now = now_ms()
+    batch = [entry(timestamp=format_timestamp(now - month * 31 * 86_400_000)) for month in range(12)]
+    failing = [True]
+
+    def fail(exchange: Exchange) -> tuple[int, bytes] | None:
+        if exchange.path.endswith("ignore_unavailable=true") and failing and failing.pop():
+            return 200, b'{"_shards": {"total": 2, "successful": 1, "failed": 1}}'
+        return None
+
+    proxy.after_answer = fail
+    with pytest.raises(StoreUnavailable, match="cannot be found yet"):
+        far.append(batch)
+    assert far.append(batch) == []
+    assert store.search(ALL, Window(25)).total == 12
+    names = [one.path.partition("/_refresh")[0] for one in proxy.seen if "/_refresh" in one.path]
+    assert len(names) > 6
+    assert max(map(len, names)) <= 51
 
 
 def test_a_proxys_limit_on_size_is_met_by_smaller_requests(far: Store, store: Store, proxy: Proxy) -> None:

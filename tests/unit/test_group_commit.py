@@ -243,11 +243,13 @@ def test_who_records_in_the_middle_of_a_call_waits_for_nobody(
         return spool._append(*given)  # type: ignore[arg-type]
 
     def read() -> None:
-        with spool.file.connection():
+        def finalize(db: apsw.Connection) -> None:
             outer.start()
             wait_for(lambda: spool._group._leader is not None)
             Finalized()
             gc.collect()
+
+        spool.file.ask(finalize)
 
     gc.collect()
     outer = threading.Thread(target=spool.append, args=([entry("outer")],))
@@ -281,10 +283,16 @@ def test_who_records_in_the_middle_of_a_call_waits_for_nobody(
 
 @pytest.mark.parametrize(
     ("function", "line"),
-    [("_leave", "with self._lock"), ("_lead", "call.turn.release()"), ("append", "_waiting.append")],
+    [
+        ("_leave", "with self._lock"),
+        ("_lead", "call.leader = leader"),
+        ("_lead", "calls +="),
+        ("_lead", "call.wake()"),
+        ("append", "_waiting.append"),
+    ],
 )
 def test_a_thread_that_is_broken_off_anywhere_holds_up_nobody(spool: Spool, function: str, line: str) -> None:
-    """A time limit raised where a leader hands over, where it wakes the others, and where it begins."""
+    """A time limit raised where a leader hands over, takes the others along, or wakes them, and where it begins."""
     lines = inspect.getsourcelines(group_commit)[0]
     fired: list[str] = []
     found: list[int] = []
@@ -294,7 +302,7 @@ def test_a_thread_that_is_broken_off_anywhere_holds_up_nobody(spool: Spool, func
         if code.co_filename != group_commit.__file__:
             return None
         at = event == "line" and code.co_name == function and line in lines[frame.f_lineno - 1]
-        if at and not fired and (function != "_lead" or len(frame.f_locals["calls"]) > 1):
+        if at and not fired and (function != "_lead" or len(frame.f_locals["waiting"]) > 1):
             fired.append("")
             raise Broken
         return trace

@@ -78,8 +78,7 @@ def test_a_full_spool_takes_entries_again_a_little_below_its_limit(small: Spool)
     """Once it was full, it is not so that each entry that is shipped lets one in, with a gap each time."""
     taken = fill(small)
     small.mark_shipped(1)
-    with small.file.connection() as db:
-        db.execute("DELETE FROM entries WHERE sequence <= 2")
+    small.file.ask(lambda db: db.execute("DELETE FROM entries WHERE sequence <= 2"))
     assert isinstance(small.refusal(), SpoolFull)
     small.mark_shipped(taken // 8)
     assert small.append([entry()]) == taken + 1

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -202,6 +203,22 @@ def test_an_empty_file(path: Path) -> None:
         assert the_gap(events).sequence == 202
 
 
+def test_a_signal_handler_in_the_middle_of_a_repair(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it records is written by the call that needed the repair; it does not wait for its own thread."""
+    filled(path)
+    overwrite(path, 1)
+    real = salvage_module.repair
+    with closing(Spool(path, "store", at_once=False)) as spool:
+
+        def repair(*given: Any) -> salvage_module.Repaired:
+            assert spool.append([entry("in the handler")]) == 0
+            return real(*given)
+
+        monkeypatch.setattr(salvage_module, "repair", repair)
+        spool.append([entry("outer")])
+        assert [event.target for event in spool.kept(0)][-2:] == ["outer", "in the handler"]
+
+
 @pytest.mark.parametrize("gone", [("", "-wal", "-shm"), ("-wal", "-shm")])
 @pytest.mark.parametrize("ended", [True, False], ids=["it was closed", "it was never closed"])
 def test_a_spool_that_is_gone_is_told(path: Path, gone: tuple[str, ...], ended: bool) -> None:
@@ -359,8 +376,7 @@ def test_in_whichever_call_it_shows(path: Path, call: str) -> None:
     with closing(spool):
         for page in (1, root_of_entries(path), 2, 4):
             overwrite(path, page)
-        with spool.file.connection() as db:
-            db.release_memory()
+        spool.file.ask(lambda db: db.release_memory())
         CALLS[call](spool)
         with closing(Spool(path, "store")) as other:
             found = other.kept(0, MANY, MANY)
@@ -402,13 +418,12 @@ def test_a_moments_failure_to_read_is_no_damage(path: Path, monkeypatch: pytest.
 
     class Failing(Spool):
         @spool_file.repairing
-        def shipped(self) -> int:
-            with self.file.connection():
-                if failures and failures.pop():
-                    error = apsw.IOError("disk I/O error")
-                    error.extendedresult = apsw.SQLITE_IOERR_READ  # type: ignore[attr-defined]
-                    raise error
-            return super().shipped()
+        def shipped(self, db: apsw.Connection) -> int:
+            if failures and failures.pop():
+                error = apsw.IOError("disk I/O error")
+                error.extendedresult = apsw.SQLITE_IOERR_READ  # type: ignore[attr-defined]
+                raise error
+            return 0
 
     with closing(Failing(path, "store")) as spool:
         assert spool.shipped() == 0

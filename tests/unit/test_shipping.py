@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from audit_pipeline import AuditPipeline, SpoolError, SpoolFull, StoreError, StoreUnavailable, shipper, shipping
+from audit_pipeline import spool as spool_module
 from audit_pipeline.actions import catalogue
 from audit_pipeline.errors import StoreMismatch, StoreMissing
 from audit_pipeline.event import AuditEvent, IdFactory
@@ -445,3 +446,22 @@ def test_a_fork_while_the_lock_is_taken_does_not_share_it(tmp_path: Path, monkey
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def test_what_comes_is_shipped_while_much_is_trimmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spool that has to be trimmed for long keeps no entry waiting; and it is trimmed, a part at a time.
+
+    Seen to wait for 80 s where a spool of 500 MB was trimmed to 256 in one go.
+    """
+    monkeypatch.setattr(spool_module, "KEEP_BYTES", 0)
+    monkeypatch.setattr(spool_module, "TRIM_BYTES", 1)
+    with AuditPipeline.open("memory://", spool=tmp_path / "s.db") as pipeline:
+        ids = IdFactory()
+        pipeline.accept([build_event(catalogue["domain.created"], {}, ids) for _ in range(2000)])
+        eventually(lambda: pipeline.spool.kept(0)[0].sequence > 3)
+        for _ in range(3):
+            pipeline.record("domain.created")
+            assert pipeline.flush(1.0)
+        first = pipeline.spool.kept(0)[0].sequence
+        assert first < 1000
+        eventually(lambda: pipeline.spool.kept(0)[0].sequence > first + 5)

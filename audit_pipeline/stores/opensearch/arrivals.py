@@ -98,9 +98,16 @@ class Following:
     def after(self, position: str, limit: int) -> Arrivals:
         """The entries of whole batches after a position. See Store.arrivals."""
         since, seen = _read(position)
-        found, cut = self._hits(since, seen, min(max(limit, BATCH + 1), MOST))  # so the first one is there to its end
+        size = min(max(limit, BATCH + 1), MOST)  # so the first batch is there to its end
+        waiting: set[str] = set()
+        while True:
+            found, cut = self._hits(since, seen, size, waiting)
+            whole, others = self._whole(found, cut, seen)
+            if whole or not cut or not others:
+                break
+            waiting |= others  # what they have must not hide what comes behind it
         entries = []
-        for _, group in groupby(sorted(self._whole(found, cut, seen), key=lambda hit: hit.place), _batch_of):
+        for _, group in groupby(sorted(whole, key=lambda hit: hit.place), _batch_of):
             hits = list(group)
             for hit in hits:
                 part = _Part(hit.batch, hit.event.sequence, hit.event.id)
@@ -113,11 +120,13 @@ class Following:
             # Writers of whom nothing has come for long are left out: what they write now is later than this moment.
             since = now - SKEW_MS
             seen = {writer: last for writer, last in seen.items() if last.at >= since}
-        return Arrivals(entries, _written(since, seen), more=cut)
+        return Arrivals(entries, _written(since, seen), more=cut and bool(whole))
 
-    def _hits(self, since: int, seen: dict[str, _Seen], size: int) -> tuple[list[_Hit], bool]:
-        """Documents of later batches, lower numbers first; and whether there are more."""
+    def _hits(self, since: int, seen: dict[str, _Seen], size: int, waiting: set[str]) -> tuple[list[_Hit], bool]:
+        """Documents of later batches of other writers, lower numbers first; and whether there are more."""
         passed = [among({"term": {"arrival.writer": writer}}, _passed(last)) for writer, last in seen.items()]
+        if waiting:
+            passed.append({"terms": {"arrival.writer": sorted(waiting)}})
         body = {
             "size": size,
             "query": among(_since(since), without=passed),
@@ -132,8 +141,8 @@ class Following:
         came = source["arrival"]
         return _Hit(self._reader.event(source), came["writer"], came["batch"], came["size"], came["at"])
 
-    def _whole(self, found: Sequence[_Hit], cut: bool, seen: dict[str, _Seen]) -> list[_Hit]:
-        """Those of whole batches; of each writer no batch after one that is not whole."""
+    def _whole(self, found: Sequence[_Hit], cut: bool, seen: dict[str, _Seen]) -> tuple[list[_Hit], set[str]]:
+        """Those of whole batches, of each writer none after one that is not whole; and the writers of such a one."""
         latest: dict[str, int] = {}
         for hit in found:
             latest[hit.writer] = max(latest.get(hit.writer, 0), hit.batch)
@@ -150,7 +159,7 @@ class Following:
                 whole += hits
             else:
                 waiting.add(writer)
-        return whole
+        return whole, waiting
 
 
 def _batch_of(hit: _Hit) -> tuple[int, str]:

@@ -27,6 +27,8 @@ __all__ = ["NO_ENGINE", "TIMEOUT_S", "Engine", "TooLarge"]
 
 TIMEOUT_S = 30.0
 """How long an answer is waited for, in seconds."""
+LEAST_S = 1.0
+"""How long an answer is waited for at the least, in seconds."""
 CONNECT_TIMEOUT_S = 3.0
 """How long a connection is waited for, in seconds."""
 DEAD_S = 5.0
@@ -104,20 +106,22 @@ class Engine:
         *,
         needs: Sequence[str] = (),
         timeout: float | None = None,
+        end: float | None = None,
         once: bool = False,
     ) -> Any:
         """The answer to a request: a JSON object that has what it `needs`; None where there is no such thing (404).
 
         `body` is a JSON value, or bytes that are sent as they are. Of the several answers to `_msearch`, each may be
-        None. It may be sent several times, to several hosts; `once`: only until a host has it. Raises StoreUnavailable
-        while trying again is right, TooLarge, and StoreError where the engine refuses the request itself.
+        None. It may be sent several times, to several hosts, each of which has `timeout` seconds; `once`: only until a
+        host has it; `end`: all of them have until then (a time of `time.monotonic`). Raises StoreUnavailable while
+        trying again is right, TooLarge, and StoreError where the engine refuses the request itself.
         """
         for pause in PAUSES_S:
             try:
-                return self.send(method, path, body, params, needs=needs, timeout=timeout, once=once)
+                return self.send(method, path, body, params, needs=needs, timeout=timeout, end=end, once=once)
             except _NotStarted:
                 time.sleep(pause)
-        return self.send(method, path, body, params, needs=needs, timeout=timeout, once=once)
+        return self.send(method, path, body, params, needs=needs, timeout=timeout, end=end, once=once)
 
     def send(
         self,
@@ -128,14 +132,17 @@ class Engine:
         *,
         needs: Sequence[str] = (),
         timeout: float | None = None,
+        end: float | None = None,
         once: bool = False,
     ) -> Any:
         """As `ask`, but without waiting for shards that are just being started."""
         timeout = timeout or TIMEOUT_S
-        attempts = len(self._hosts) + 1 if once else 1
+        attempts = 1 if not once and end is None else len(self._hosts) + 1
         for attempt in range(attempts):
+            if end is not None:
+                timeout = max(LEAST_S, end - time.monotonic())
             try:
-                return self._whole(self._request(method, path, body, params, timeout, once), needs)
+                return self._whole(self._request(method, path, body, params, timeout, attempts > 1), needs)
             except opensearchpy.NotFoundError as error:
                 if not isinstance(error.info, dict):
                     raise StoreUnavailable(f"{self.name}: {NO_ENGINE} (404)") from error
@@ -149,7 +156,8 @@ class Engine:
                 raise StoreUnavailable(f"{self.name}: no answer within {timeout:g} s") from error
             except UnreachableError as error:
                 never_sent = isinstance(error.info, NewConnectionError | ConnectTimeoutError)
-                if never_sent and attempt < attempts - 1:
+                in_time = end is not None and time.monotonic() < end
+                if (never_sent or in_time) and attempt < attempts - 1:
                     continue
                 raise StoreUnavailable(f"{self.name}: cannot be reached; check that OpenSearch runs there") from error
             except opensearchpy.TransportError as error:

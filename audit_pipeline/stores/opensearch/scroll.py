@@ -109,7 +109,8 @@ class Scroll(Snapshot):
             raise
 
     def _free(self) -> None:
-        scroll, self._id, self._ahead = self._id, None, None
+        scroll, ahead = self._id, self._ahead
+        self._id = self._ahead = None
         if scroll is None or os.getpid() != self._made_by:
             return
         try:
@@ -117,3 +118,5 @@ class Scroll(Snapshot):
         except StoreError as error:
             # What was read is whole, and the engine frees it by itself after a while.
             _log.warning("an export is not freed at once: %s", error)
+        if ahead is not None:
+            ahead.join()  # an export that was left is over when it asks for nothing any more

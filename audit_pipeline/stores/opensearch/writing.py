@@ -39,6 +39,8 @@ AT_ONCE = 2
 """Bulk requests of a large batch that are under way at the same time."""
 BATCH_TIMEOUT_S = 60.0
 """How long a batch may take, in seconds."""
+NAMES_BYTES = 3000
+"""Bytes of index names in a request: its first line has 4,096 at the most."""
 WAIT_FOR_COPIES = "10s"
 """How long a write waits for a majority of its shard's copies before it is tried again later."""
 
@@ -159,7 +161,7 @@ class Writer:
         finally:
             for request in under_way:
                 request.join()
-        self._refresh(where.index_name for where, _ in batch)
+        self._refresh((where.index_name for where, _ in batch), end)
         return refusals
 
     def _create(self, writes: Sequence[_Write], copies: int, end: float, refresh: str = "true") -> list[Refusal]:
@@ -170,9 +172,8 @@ class Writer:
             "filter_path": "items.create.status,items.create.error.type,items.create._seq_no",
         }
         body = b"".join(write.lines for write in writes)
-        timeout = max(1.0, end - time.monotonic())
         try:
-            answer = self._engine.ask("POST", "/_bulk", body, params, needs=["items"], timeout=timeout)
+            answer = self._engine.ask("POST", "/_bulk", body, params, needs=["items"], end=end)
         except TooLarge:
             if len(writes) == 1:
                 return [Refusal(writes[0].event, "it is larger than the store, or a proxy before it, takes")]
@@ -226,9 +227,17 @@ class Writer:
         came = {"at": self._at, "writer": self._name, "batch": self._batch, "size": size}
         return b',"arrival":%s}' % orjson.dumps(came)
 
-    def _refresh(self, names: Iterable[str]) -> None:
-        """Let what was written be found."""
-        self._engine.ask("POST", f"/{','.join(sorted(set(names)))}/_refresh")
+    def _refresh(self, names: Iterable[str], end: float) -> None:
+        """Let what was written be found. Raises StoreUnavailable where that may not be so."""
+        left = sorted(set(names))
+        while left:
+            some = left[: max(1, NAMES_BYTES // (len(left[-1]) + 1))]
+            left = left[len(some) :]
+            answer = self._engine.ask(
+                "POST", f"/{','.join(some)}/_refresh", params={"ignore_unavailable": "true"}, needs=["_shards"], end=end
+            )
+            if answer is None or answer["_shards"].get("failed"):
+                raise StoreUnavailable(f"{self._where}: what was written cannot be found yet; trying again is right")
 
     def before_fork(self) -> None:
         """Nothing has to end: a batch that is under way stays the parent's."""
@@ -246,7 +255,7 @@ class Writer:
         if not writes:
             return []
         # They may have been written a moment ago, by a request that was not answered.
-        self._refresh(write.place.index_name for write in writes)
+        self._refresh((write.place.index_name for write in writes), time.monotonic() + BATCH_TIMEOUT_S)
         documents = [{"_index": write.place.index_name, "_id": write.place.document_id} for write in writes]
         answer = self._engine.ask("POST", "/_mget", {"docs": documents}, {"_source_excludes": "search"}, needs=["docs"])
         refusals = []
