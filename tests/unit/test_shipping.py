@@ -453,6 +453,7 @@ def test_what_comes_is_shipped_while_much_is_trimmed(tmp_path: Path, monkeypatch
 
     Seen to wait for 80 s where a spool of 500 MB was trimmed to 256 in one go.
     """
+    monkeypatch.setattr(shipper, "TRIM_S", 0.0)
     monkeypatch.setattr(spool_module, "KEEP_BYTES", 0)
     monkeypatch.setattr(spool_module, "TRIM_BYTES", 1)
     with AuditPipeline.open("memory://", spool=tmp_path / "s.db") as pipeline:
