@@ -198,9 +198,8 @@ class SpoolFile:
                 self._busy = False
                 if self._closed:  # by a signal handler
                     self._part()
-            if (
-                len(self._interrupting) > self._left_over and not self._closed
-            ):  # one more came between the last look and the line above
+            # One more may have come between the last look and the line above.
+            if len(self._interrupting) > self._left_over and not self._closed:
                 self.ask(lambda db: None)
             return made
 
