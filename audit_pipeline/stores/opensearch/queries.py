@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ...privacy import network_range
 from ...query import SEARCH_FIELDS, Query, SortKey, Word
 
-__all__ = ["Order", "after", "among", "beyond", "conditions", "order", "reversed_order", "span", "upto"]
+__all__ = [
+    "Order",
+    "after",
+    "among",
+    "at",
+    "beyond",
+    "conditions",
+    "nearest",
+    "order",
+    "reversed_order",
+    "simplified",
+    "span",
+    "upto",
+]
 
 Clause = dict[str, Any]
 
 _EARLIEST, _LATEST = 0, 253_402_300_799_999
 """What OpenSearch reads as a number of milliseconds: the years 1970 to 9999."""
+
+NEAR_MS = 86_400_000
+"""What is near, in milliseconds."""
 
 _ORDERS: dict[str, tuple[tuple[str, str], ...]] = {
     "-timestamp": (("@timestamp", "desc"), ("event.id", "desc")),
@@ -23,6 +40,11 @@ _ORDERS: dict[str, tuple[tuple[str, str], ...]] = {
 _OTHER = {"asc": "desc", "desc": "asc"}
 
 Order = tuple[tuple[str, str], ...]
+
+
+def simplified(query: Query) -> Query:
+    """The same entries in the same order, by fewer fields where that can be: of one action, by time alone."""
+    return replace(query, sort="-timestamp") if len(query.actions) == 1 and query.sort.endswith("action") else query
 
 
 def order(sort: str) -> Order:
@@ -97,6 +119,24 @@ def beyond(fields: Order, key: SortKey, strictly: bool = False) -> Clause:
         choices.append(among(*equal, {"range": {field: {sign: values[field]} | _format(field)}}))
         equal.append({"range": {field: {"gte": values[field], "lte": values[field]} | _format(field)}})
     return choices[0] if len(choices) == 1 else {"bool": {"should": choices, "minimum_should_match": 1}}
+
+
+def nearest(fields: Order, key: SortKey) -> list[Clause]:
+    """What comes first of all that is at a key or after it: a day of it; and, by actions, the rest of the same one.
+
+    Where time falls, a search looks at every entry of the range, the oldest ones first; of a day there are few.
+    """
+    moment = key.timestamp
+    day = span(moment, moment + NEAR_MS) if dict(fields)["@timestamp"] == "asc" else span(moment - NEAR_MS, moment + 1)
+    if fields[0][0] != "event.action":
+        return [day]
+    same = {"term": {"event.action": key.action}}
+    return [among(same, day), same]
+
+
+def at(key: SortKey) -> Clause:
+    """The entry of a key."""
+    return among(span(key.timestamp, key.timestamp + 1), {"term": {"event.id": key.id}})
 
 
 def upto(fields: Order, key: SortKey) -> Clause:

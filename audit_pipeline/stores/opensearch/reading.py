@@ -15,7 +15,7 @@ from ...event import AuditEvent
 from ...query import Query, SortKey, Window
 from ..base import QUERY_S, Page
 from .engine import TIMEOUT_S, Engine
-from .queries import Order, after, among, beyond, conditions, order, reversed_order, span, upto
+from .queries import Order, after, among, at, beyond, conditions, nearest, order, reversed_order, simplified, span, upto
 
 __all__ = ["Reader"]
 
@@ -38,6 +38,8 @@ class _Start(NamedTuple):
 
     bounds: Any
     rest: int
+    near: list[Any]
+    """Ever wider bounds of what comes first there."""
 
 
 class Reader:
@@ -52,23 +54,31 @@ class Reader:
 
     def page(self, query: Query, window: Window) -> Page:
         """See Store.search."""
+        query = simplified(query)
         fields = order(query.sort)
         backwards = window.before is not None
         direction = reversed_order(fields) if backwards else fields
         key = window.before or window.after
         wanted = conditions(query)
         body: dict[str, Any] = {"size": window.size + 1, "query": wanted}
+        near: list[Any] = []
         if key is not None:
             body |= {"query": among(wanted, beyond(direction, key)), "search_after": after(direction, key)}
+            near = nearest(direction, key)
         elif window.offset > SHALLOW:
             start = self._start(query, window.offset)
             if start is None:
-                return Page((), self._count(query), has_previous=False, has_next=False)
+                return Page((), self.count(query), has_previous=False, has_next=False)
             body |= {"query": among(wanted, start.bounds), "from": start.rest}
+            near = start.near
         else:
             body["from"] = window.offset
         is_whole = body["query"] is wanted
-        rows, total, beside = self._page(query, body, direction, key, is_whole)
+        for bounds in (*near, None):
+            asked = body if bounds is None else body | {"query": among(body["query"], bounds)}
+            rows, total, beside = self._page(query, asked, direction, key, is_whole)
+            if len(rows) > window.size:
+                break
         more = len(rows) > window.size
         rows = rows[: window.size]
         if backwards:
@@ -156,17 +166,36 @@ class Reader:
                     "terminate_after": 1,
                     "track_total_hits": False,
                     "_source": False,
-                    "query": among(conditions(query), upto(direction, key)),
+                    "query": among(conditions(query), at(key)),
                 }
             )
         found, *others = self._searches(asked, query.org, _PAGE)
         events = [self.event(hit["_source"]) for hit in _hits(found)]
         total = (found if is_whole else others[0])["hits"]["total"]["value"]
-        return events, total, any(_hits(one) for one in others[1:])
+        beside = any(_hits(one) for one in others[1:])
+        if key is not None and not beside:  # its entry was deleted, with the index it was in
+            beside = bool(
+                _hits(self.search(asked[-1] | {"query": among(conditions(query), upto(direction, key))}, query.org))
+            )
+        return events, total, beside
 
-    def _count(self, query: Query) -> int:
+    def count(self, query: Query) -> int:
+        """How many entries there are."""
         total: int = self.search(_counting(query), query.org)["hits"]["total"]["value"]
         return total
+
+    def leading(self, query: Query, rows: int) -> list[Any]:
+        """What bounds the first so many rows, and not many more; nothing where there are fewer."""
+        inside = [conditions(query)]
+        lead, way = order(query.sort)[0]
+        if lead == "event.action":
+            found = _bucket(self._counts(query, inside, _by_action(descends=way == "desc")), rows - 1)
+            return [{"range": {lead: {"lte" if way == "asc" else "gte": found[0]}}}] if found else []
+        step = STEPS_MS[0]
+        found = _bucket(self._counts(query, inside, _by_time(step, way == "desc")), rows - 1)
+        if found is None:
+            return []
+        return [span(None, found[0] + step) if way == "asc" else span(found[0], None)]
 
     # Deep pages
 
@@ -207,10 +236,11 @@ class Reader:
             inside.append({"range": {"event.id": {"lt" if descends else "gt": last}}})
             rest -= skipped
         if end == 0:
-            return _Start(among({"range": {"event.action": {_sign(fields[0]): action}}}), rest)
+            first = among({"range": {"event.action": {_sign(fields[0]): action}}})
+            return _Start(first, rest, [{"term": {"event.action": action}}])
         # Of equal times, no id comes before the empty one, upwards; and none is equal to it.
-        at = end if descends and not last else begin
-        return _Start(beyond(fields, SortKey(at, action, last), strictly=True), rest)
+        key = SortKey(end if descends and not last else begin, action, last)
+        return _Start(beyond(fields, key, strictly=True), rest, nearest(fields, key))
 
     def _counts(self, query: Query, inside: list[Any], aggregation: dict[str, Any]) -> list[tuple[Any, int]]:
         body = {"size": 0, "query": among(*inside), "aggs": {"counts": aggregation}}

@@ -13,7 +13,7 @@ from ...errors import StoreError, StoreUnavailable
 from ...event import AuditEvent
 from ...query import Query
 from ..base import Snapshot
-from .queries import conditions, order
+from .queries import among, conditions, order, simplified
 from .reading import Reader
 
 __all__ = ["Scroll"]
@@ -21,7 +21,7 @@ __all__ = ["Scroll"]
 KEPT = "5m"
 """How long the engine keeps a scroll that nobody reads on. One that was closed is freed at once."""
 TIMEOUT_S = 60.0
-SIZE, SIZE_IN_FULL = 2000, 500
+SIZE, SIZE_IN_FULL = 1000, 500
 """Entries in one answer, without and with their contexts. Two answers are in memory whole; an entry may have 130 KB."""
 _SEARCHED, _UNSHOWN = ["search"], ["audit.context", "audit.large_context", "audit.problems", "arrival", "ecs"]
 
@@ -39,17 +39,34 @@ class Scroll(Snapshot):
         self._id: str | None = None
         self._ahead: Ahead[Any] | None = None
         self._fetched: list[AuditEvent] = []
+        query = simplified(query)
+        # With each part, the engine looks at all entries again that it is asked for: so at no more than are wanted.
+        bounds = reader.leading(query, limit) if limit else []
+        answer = self._begun(query, bounds, in_full)
+        if bounds and answer["hits"]["total"]["value"] < limit:  # some were deleted meanwhile
+            self._id = answer.get("_scroll_id")
+            self._free()
+            bounds = []
+            answer = self._begun(query, bounds, in_full)
+        self.total = answer["hits"]["total"]["value"]
+        self._left = min(limit, self.total)
+        self._take(answer)
+        if bounds:
+            try:
+                self.total = max(self.total, reader.count(query))
+            except BaseException:
+                self._free()
+                raise
+
+    def _begun(self, query: Query, bounds: list[Any], in_full: bool) -> Any:
         body = {
-            "size": min(SIZE_IN_FULL if in_full else SIZE, max(limit, 1)),
-            "query": conditions(query),
+            "size": min(SIZE_IN_FULL if in_full else SIZE, max(self._limit, 1)),
+            "query": among(conditions(query), *bounds),
             "sort": [{field: direction} for field, direction in order(query.sort)],
             "_source": {"excludes": _SEARCHED if in_full else _SEARCHED + _UNSHOWN},
         }
         # Sent once: sent again, it would leave a scroll that nobody knows of.
-        answer = reader.search(body, query.org, once=True, scroll=KEPT)
-        self.total = answer["hits"]["total"]["value"]
-        self._left = min(limit, self.total)
-        self._take(answer)
+        return self._reader.search(body, query.org, once=True, scroll=KEPT)
 
     def batches(self, size: int = 1000) -> Iterator[Sequence[AuditEvent]]:
         left = min(self._limit, self.total)
