@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -126,7 +126,8 @@ class Service:
         return client_ip(request.scope, self.settings.trusted_proxies)
 
 
-def _service(request: Request) -> Service:
+# What waits for nothing is `async`: each way into a thread and back takes a fifth of a millisecond.
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.audit
     return service
 
@@ -150,8 +151,8 @@ def _token_holder(request: Request, service: Service) -> Caller:
     return service.tokens.verify(token.strip())
 
 
-def _caller(scope: str) -> Callable[[Service, Caller], Caller]:
-    def caller(service: ServiceDep, caller: Annotated[Caller, Depends(current_caller)]) -> Caller:
+def _caller(scope: str) -> Callable[[Service, Caller], Awaitable[Caller]]:
+    async def caller(service: ServiceDep, caller: Annotated[Caller, Depends(current_caller)]) -> Caller:
         caller.require(scope, service.settings.entitled_plans)
         return caller
 
@@ -172,7 +173,7 @@ Exporter = Annotated[Caller, Depends(_caller("audit:export"))]
 Writer = Annotated[Caller, Depends(_caller("audit:write"))]
 
 
-def _parameters(request: Request) -> dict[str, list[str]]:
+async def _parameters(request: Request) -> dict[str, list[str]]:
     parameters: dict[str, list[str]] = {}
     for name, value in request.query_params.multi_items():
         parameters.setdefault(name, []).append(value)
