@@ -153,9 +153,11 @@ class SQLiteStore(Store):
             if not items:
                 return Page((), total, has_previous=False, has_next=False)
             if backwards:
-                rest = bool(found.numbers(1, beyond=sort_key(items[-1])))
+                rest = found.has(window.before) or bool(found.numbers(1, beyond=sort_key(items[-1])))
                 return Page(items, total, has_previous=more, has_next=rest)
-            rest = bool(found.numbers(1, beyond=sort_key(items[0]), backwards=True)) if key else window.offset > 0
+            rest = window.offset > 0
+            if key:
+                rest = found.has(key) or bool(found.numbers(1, beyond=sort_key(items[0]), backwards=True))
             return Page(items, total, has_previous=rest, has_next=more)
 
     def snapshot(self, query: Query, limit: int, *, in_full: bool = True) -> Snapshot:

@@ -95,6 +95,13 @@ class Selection:
         total: int = self._db.execute(f"SELECT count(*) FROM {source} WHERE {where}", bindings).get
         return total
 
+    def has(self, key: SortKey | None) -> bool:
+        """Whether the entry of a key, which was selected once, is there still: then no other has to be looked for."""
+        if key is None:
+            return False
+        sql = "SELECT count(*) FROM entries WHERE org = ? AND id = ?"
+        return bool(self._db.execute(sql, (self._org, id_bytes(key.id))).get)
+
     def histogram(self, edges: Sequence[int]) -> list[dict[str, int]]:
         """How many entries of each tone there are between each two edges (ms)."""
         start, end = self._query.start, self._query.end
