@@ -39,9 +39,9 @@ GATHER_S = (0.05, 0.3)
 """How long entries gather before the next batch, in seconds: after an idle time, and under load."""
 LOAD_S = 1.0
 """For how long after a log call of this process it counts as being under load, in seconds."""
-NAP_S, NAP_EVERY = 0.00005, 2
-"""The pause under load, in seconds, and after how many entries: Python runs one thread at a time, and takes that right
-away from a busy one only after 5 ms."""
+NAP_S, NAP_EVERY, NAP_BEHIND = 0.00005, 2, 16
+"""The pause under load, in seconds, and after how many entries; where shipping is behind, after more. Python runs one
+thread at a time, and takes that right away from a busy one only after 5 ms."""
 MARK_S = 2.0
 """How often, under load, the mark is written down, in seconds: log calls wait for the same lock."""
 TRIES = 3
@@ -232,7 +232,7 @@ class Shipper:
     def _give_way(self) -> None:
         """Let other threads of this process go first."""
         self._gone += 1
-        if not self._gone % NAP_EVERY and self._is_under_load():
+        if not self._gone % (NAP_EVERY if self._limit < BACKLOG else NAP_BEHIND) and self._is_under_load():
             time.sleep(NAP_S)
 
     def _say_going(self) -> None:

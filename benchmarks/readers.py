@@ -1,7 +1,7 @@
 """Fifty people who page and search: `python -m benchmarks.readers PORT TOKEN READERS SECONDS PAUSE BEFORE`.
 
 Each asks, reads for PAUSE seconds on average, and asks again. Prints the milliseconds of pages and of searches, and how
-often an answer's total was smaller than what its own newest entry shows to be there: BEFORE entries, and its number.
+often an answer's total was smaller than what is there for certain: BEFORE entries, and all that this reader saw.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Reader:
         self.too_small = 0
         self.failures = 0
         self._before = before
+        self._seen: set[str] = set()
+        """The ids of what came meanwhile and was in an answer: it is there for good."""
 
     def run(self) -> None:
         """Read until the end."""
@@ -46,8 +48,7 @@ class Reader:
             self.spent[kind].append((time.perf_counter() - begin) * 1000)
             if kind == "pages":
                 cursor = page["next"]
-                if not parameters:
-                    self._compare(page)
+                self._compare(page)
             time.sleep(self._chance.uniform(0.5, 1.5) * self._pause)
 
     def _wish(self, cursor: str | None) -> tuple[str, dict[str, object]]:
@@ -61,13 +62,12 @@ class Reader:
         return "pages", {"cursor": cursor}
 
     def _compare(self, page: dict[str, object]) -> None:
-        """The newest entry of the first page has a number, and all of lower numbers came before it."""
+        """A total of all entries counts what was there before, what this answer shows, and what was seen earlier."""
         items, total = page["items"], page["total"]
         assert isinstance(items, list)
         assert isinstance(total, int)
-        words = str(items[0]["detail"]).split() if items else []
-        if len(words) == 2 and words[0] == "arriving":
-            self.too_small += total < self._before + int(words[1]) + 1
+        self._seen.update(item["id"] for item in items if str(item["detail"]).startswith("arriving "))
+        self.too_small += total < self._before + len(self._seen)
 
 
 def main() -> None:
