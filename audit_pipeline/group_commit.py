@@ -6,6 +6,7 @@ One of them leads: it writes what waits, others gather behind it meanwhile, and 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from .errors import SpoolError
@@ -15,6 +16,10 @@ __all__ = ["GroupCommit", "Row"]
 
 CHECK_S = 0.5
 """How long a thread waits, in seconds, before it looks whether those it waits for are still there."""
+
+SLOW_S, GATHER = 0.001, 0.25
+"""Where a commit takes longer than this, in seconds, a leader gathers others for that part of it: those that the last
+one woke are about to come again, and would wait for a whole commit."""
 
 Row = tuple[int, bytes]
 """An entry as the spool has it: when it was received, in milliseconds, and its body."""
@@ -62,6 +67,8 @@ class GroupCommit:
         self._waiting: list[_Call] = []
         self._leader: _Call | None = None
         self._here = _Here()
+        self._took = 0.0
+        """How long the last commit took that several shared, in seconds; 0 after one that nobody shared."""
 
     @property
     def is_inside(self) -> bool:
@@ -112,13 +119,17 @@ class GroupCommit:
                 sequence -= len(call.rows)
 
         try:
+            if self._took > SLOW_S:
+                time.sleep(self._took * GATHER)
             with self._lock:
                 # First of all: whoever is taken along is in no list any more, and so in no other commit.
                 waiting, self._waiting = self._waiting, []
                 for call in waiting:
                     call.leader = leader
             calls += [call for call in waiting if call is not leader and not call.is_over]
+            began = time.monotonic()
             note(write([row for call in calls for row in call.rows], note))
+            self._took = time.monotonic() - began if len(calls) > 1 else 0.0
             for call in calls:
                 call.is_kept = True
         except SpoolError:
