@@ -69,8 +69,9 @@ class SQLiteStore(Store):
         """Create the file and its tables. See Store.setup."""
         with self._translated():
             self._keep_log()
-            if self._file_id() is None:
-                make_private(self.path)
+            with self._freed:  # no fork comes between: a child would keep the file open
+                if self._file_id() is None:
+                    make_private(self.path)
             with self._connection(installing=True) as db, transaction(db, "IMMEDIATE"):
                 found = version_of(db, self.path)
                 if found == VERSION:
