@@ -1,4 +1,4 @@
-"""Records so many events a second, fifty at a time: `python -m benchmarks.arriving URL SPOOL RATE SECONDS`.
+"""Records so many events a second, fifty at a time: `python -m benchmarks.arriving URL SPOOL RATE SECONDS NAME`.
 
 Begins when it reads a line. Prints how many it recorded, and how many waited in the spool meanwhile.
 """
@@ -19,7 +19,7 @@ AT_ONCE = 50
 
 def main() -> None:
     """Do it."""
-    url, spool, rate, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+    url, spool, rate, seconds, name = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]
     action = catalogue["auth.login_succeeded"]
     with AuditPipeline.open(url, spool=spool) as pipeline:
         pipeline.record("auth.logged_out", target="first", user="bench@example.com")  # makes what is missing
@@ -38,7 +38,7 @@ def main() -> None:
                 [
                     pipeline.prepare(
                         action,
-                        {"target": f"host-{number % 977}.example.com", "detail": f"arriving {number}",
+                        {"target": f"host-{number % 977}.example.com", "detail": f"arriving {name} {number}",
                          "user": f"user{number % 400:03}@example.com", "ip": f"10.9.{number % 251}.{number % 256}"},
                     )
                     for number in range(done, done + AT_ONCE)

@@ -1,7 +1,7 @@
-"""Fifty people who page and search: `python -m benchmarks.readers PORT TOKEN READERS SECONDS PAUSE BEFORE`.
+"""Fifty people who page and search: `python -m benchmarks.readers PORT TOKEN READERS SECONDS PAUSE BEFORE NAME`.
 
 Each asks, reads for PAUSE seconds on average, and asks again. Prints the milliseconds of pages and of searches, and how
-often an answer's total was smaller than what is there for certain: BEFORE entries, and all that this reader saw.
+often a total was smaller than what is there for certain: BEFORE entries, and all of NAME that this reader saw.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["main"]
 class Reader:
     """One of them."""
 
-    def __init__(self, number: int, port: int, token: str, end: float, pause: float, before: int) -> None:
+    def __init__(self, number: int, port: int, token: str, end: float, pause: float, before: int, name: str) -> None:
         self._client = Client(port, token)
         self._chance = random.Random(number)
         self._end = end
@@ -30,6 +30,7 @@ class Reader:
         self.too_small = 0
         self.failures = 0
         self._before = before
+        self._arriving = f"arriving {name} "
         self._seen: set[str] = set()
         """The ids of what came meanwhile and was in an answer: it is there for good."""
 
@@ -66,15 +67,15 @@ class Reader:
         items, total = page["items"], page["total"]
         assert isinstance(items, list)
         assert isinstance(total, int)
-        self._seen.update(item["id"] for item in items if str(item["detail"]).startswith("arriving "))
+        self._seen.update(item["id"] for item in items if str(item["detail"]).startswith(self._arriving))
         self.too_small += total < self._before + len(self._seen)
 
 
 def main() -> None:
     """Do it."""
-    port, token, readers, seconds, pause, before = sys.argv[1:]
+    port, token, readers, seconds, pause, before, name = sys.argv[1:]
     end = time.monotonic() + float(seconds)
-    people = [Reader(number, int(port), token, end, float(pause), int(before)) for number in range(int(readers))]
+    people = [Reader(number, int(port), token, end, float(pause), int(before), name) for number in range(int(readers))]
     threads = [threading.Thread(target=person.run) for person in people]
     for thread in threads:
         thread.start()

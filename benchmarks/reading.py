@@ -33,9 +33,9 @@ def measure(setting: Setting, results: Results) -> None:
     older = failures = 0
     with serving(setting) as server:
         for number in range(rounds):
-            quiet = _read(setting, server, seconds, 0)
+            quiet = _read(setting, server, seconds, 0, _name(number))
             arriving, before = _arriving(setting, seconds, number)
-            busy = _read(setting, server, seconds, before, arriving)
+            busy = _read(setting, server, seconds, before, _name(number), arriving)
             arrived.append(_said(arriving))
             older += busy["too_small"]
             failures += busy["failures"] + quiet["failures"]
@@ -67,14 +67,26 @@ def measure(setting: Setting, results: Results) -> None:
 
 
 def _read(
-    setting: Setting, server: Server, seconds: float, before: int, arriving: subprocess.Popen[str] | None = None
+    setting: Setting,
+    server: Server,
+    seconds: float,
+    before: int,
+    name: str,
+    arriving: subprocess.Popen[str] | None = None,
 ) -> dict[str, Any]:
     pause = 0.2 if setting.options.brief else PAUSE_S
     if arriving is not None:
         assert arriving.stdin is not None
         begin = threading.Timer(1.0 if not setting.options.brief else 0.3, _begin, (arriving,))
         begin.start()
-    return run_module("readers", str(server.port), server.token, str(READERS), str(seconds), str(pause), str(before))
+    return run_module(
+        "readers", str(server.port), server.token, str(READERS), str(seconds), str(pause), str(before), name
+    )
+
+
+def _name(number: int) -> str:
+    """What arrives in a round is told from what came in an earlier one."""
+    return f"round-{number}"
 
 
 def _begin(arriving: subprocess.Popen[str]) -> None:
@@ -87,7 +99,7 @@ def _arriving(setting: Setting, seconds: float, number: int) -> tuple[subprocess
     """The program that records, ready to begin; and how many entries there are before."""
     spool = setting.scratch(f"arriving{number}.spool.db")
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.arriving", setting.url, str(spool), str(RATE), str(seconds)],
+        [sys.executable, "-m", "benchmarks.arriving", setting.url, str(spool), str(RATE), str(seconds), _name(number)],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None

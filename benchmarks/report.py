@@ -180,7 +180,12 @@ def _rates(series: list[list[float]]) -> list[tuple[float, float]]:
 
 
 def _growth(found: dict[str, Any]) -> str:
-    lines = ["## Growth", "", "Computed from the figures above, by multiplication.", ""]
+    lines = [
+        "## Growth",
+        "",
+        "Computed from the figures above, by multiplication; [what follows from them](growth.md).",
+        "",
+    ]
     lines += ["| | 10 million | 100 million | 10 billion |", "|---|---:|---:|---:|"]
     counts = (10**7, 10**8, 10**10)
     for store, rows in found.items():
