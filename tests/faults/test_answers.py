@@ -47,15 +47,16 @@ def refused(status: int, kind: str) -> dict[str, Any]:
 
 
 class Storm:
-    """Decides what a proxy says to each request; tells nothing of it but how often it did what."""
+    """Decides what a proxy says to each request; tells nothing of it but how often it did what.
+
+    Several are under way at a time: what belongs to one stands in its exchange.
+    """
 
     def __init__(self, seed: int) -> None:
         self.did: Counter[str] = Counter()
         self.over = False
         """From then on only poison is refused."""
         self._random = random.Random(seed)
-        self._kept_back: dict[int, dict[str, Any]] = {}
-        self._size = 0
 
     @property
     def spoiled(self) -> int:
@@ -70,27 +71,27 @@ class Storm:
             return None
         lines = exchange.body.splitlines()
         entries = list(zip(lines[::2], lines[1::2], strict=True))
-        self._size, self._kept_back = len(entries), {}
+        kept = exchange.kept_back
         for place, (_, document) in enumerate(entries):
             if POISON.search(document):
-                self._kept_back[place] = refused(400, "mapper_parsing_exception")
+                kept[place] = refused(400, "mapper_parsing_exception")
                 self.did["poison"] += 1
         if not self.over and self._random.random() < 0.2:
             # Some of them, as a shard that is overloaded, or away, does.
             self.did["items before"] += 1
             for place in self._some(len(entries)):
-                self._kept_back.setdefault(place, self._item())
-        passed = [line for place, both in enumerate(entries) if place not in self._kept_back for line in both]
+                kept.setdefault(place, self._item())
+        passed = [line for place, both in enumerate(entries) if place not in kept for line in both]
         exchange.body = b"".join(line + b"\n" for line in passed)
-        return None if passed else (200, json.dumps({"items": list(self._kept_back.values())}).encode())
+        return None if passed else (200, json.dumps({"items": [kept[place] for place in sorted(kept)]}).encode())
 
     def after(self, exchange: Exchange) -> Any:
         """Spoil the answer of the engine, which has done what it was asked."""
         if not self._is_bulk(exchange):
             return None
         answer = json.loads(exchange.answer)
-        given = iter(answer["items"])
-        items = [self._kept_back.get(place) or next(given) for place in range(self._size)]
+        given, kept = iter(answer["items"]), exchange.kept_back
+        items = [kept.get(place) or next(given) for place in range(len(kept) + len(answer["items"]))]
         chosen = 1.0 if self.over else self._random.random()
         if chosen < 0.05:
             self.did["reset"] += 1
@@ -103,7 +104,7 @@ class Storm:
         if chosen < 0.3:
             self.did["items after"] += 1
             for place in self._some(len(items)):
-                if place not in self._kept_back:
+                if place not in kept:
                     items[place] = self._random.choice(
                         (self._item(), refused(409, "version_conflict_engine_exception"))
                     )
@@ -117,7 +118,8 @@ class Storm:
             status = 503  # of a single entry it would be true for ever
         self.did[str(status)] += 1
         if status == 200:
-            whole = json.dumps({"items": [{"create": {"status": 201}}] * self._size}).encode()
+            size = exchange.body.count(b"\n") // 2 + len(exchange.kept_back)
+            whole = json.dumps({"items": [{"create": {"status": 201}}] * size}).encode()
             return 200, self._random.choice((whole[: len(whole) // 2], b"", b'{"items":[]}', b"<html>"))
         return status, self._random.choice((b'{"error":{"type":"exception"},"status":0}', b"<html>203.0.113.9", b""))
 

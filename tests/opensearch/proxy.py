@@ -31,6 +31,8 @@ class Exchange:
     headers: dict[str, str]
     status: int = 0
     answer: bytes = b""
+    kept_back: dict[int, Any] = field(default_factory=dict)
+    """For a test that lets a part of a bulk pass: what it says to the others, by their places."""
 
 
 @dataclass
