@@ -48,7 +48,10 @@ def sort_key(event: AuditEvent) -> SortKey:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which rows of an ordered result: `size` of them after `offset` rows, or next to a key."""
+    """Which rows of an ordered result: `size` of them after `offset` rows, or next to a key.
+
+    A key is that of an entry of the result: that it is there tells a store that the page has a neighbour on its side.
+    """
 
     size: int
     """Up to 5,000."""

@@ -141,9 +141,8 @@ def at(key: SortKey) -> Clause:
 
 def upto(fields: Order, key: SortKey) -> Clause:
     """What comes before this key in an order, or is at it."""
-    at = {"term": {"event.id": key.id}}
     before = beyond(reversed_order(fields), key, strictly=True)
-    return {"bool": {"should": [at, before], "minimum_should_match": 1}}
+    return {"bool": {"should": [at(key), before], "minimum_should_match": 1}}
 
 
 def _format(field: str) -> dict[str, str]:

@@ -187,10 +187,11 @@ class Reader:
     def leading(self, query: Query, rows: int) -> list[Any]:
         """What bounds the first so many rows, and not many more; nothing where there are fewer."""
         inside = [conditions(query)]
-        lead, way = order(query.sort)[0]
+        fields = order(query.sort)
+        lead, way = fields[0]
         if lead == "event.action":
             found = _bucket(self._counts(query, inside, _by_action(descends=way == "desc")), rows - 1)
-            return [{"range": {lead: {"lte" if way == "asc" else "gte": found[0]}}}] if found else []
+            return [{"range": {lead: {_sign(reversed_order(fields)[0]): found[0]}}}] if found else []
         step = STEPS_MS[0]
         found = _bucket(self._counts(query, inside, _by_time(step, way == "desc")), rows - 1)
         if found is None:
