@@ -14,14 +14,13 @@ from audit_pipeline.errors import SettingsError
 from audit_pipeline.normalize import MAX_ORG
 from audit_pipeline.settings import Settings
 
-from .jwks import KeysUnavailable, RemoteKeys, verifying_keys
+from .jwks import KeysUnavailable, RemoteKeys, VerifyingKey, verifying_keys
 from .problems import Problem
 
 __all__ = ["Caller", "TokenVerifier", "make_token"]
 
 # One kind of key, one kind of algorithm: a public key must never be taken for a shared secret.
 _SHARED = ("HS256", "HS384", "HS512")
-_PUBLIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _LAST = 2**53
 """No time lies beyond; and beyond it numbers are not exact, and may not even fit into what they are reckoned with."""
 
@@ -62,7 +61,7 @@ class TokenVerifier:
             },
         }
         self._remote: RemoteKeys | None = None
-        self._local: dict[str, jwt.PyJWK] = {}
+        self._local: dict[str, VerifyingKey] = {}
         self._secret: bytes | None = None
         if settings.jwks_url:
             self._remote = RemoteKeys(settings.jwks_url)
@@ -111,7 +110,7 @@ class TokenVerifier:
             return jwt.decode(token, self._secret, algorithms=_SHARED, **self._options)
         kid = jwt.get_unverified_header(token)["kid"]
         key = self._local[kid] if self._remote is None else self._remote.key(kid)
-        return jwt.decode(token, key, algorithms=_PUBLIC, **self._options)
+        return jwt.decode(token, key.key, algorithms=key.algorithms, **self._options)
 
 
 def unauthorized(detail: str) -> Problem:

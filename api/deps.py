@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
@@ -29,6 +30,7 @@ __all__ = [
     "MAX_BODY",
     "MAX_EVENTS",
     "MAX_EXPORTS",
+    "MAX_SEARCHES",
     "MAX_STREAMS",
     "Body",
     "Exporter",
@@ -48,6 +50,8 @@ MAX_EVENTS = 1000
 """Events in one POST."""
 MAX_EXPORTS = 4
 """Exports of one organisation at the same time, in one process: each of them holds a snapshot of the store."""
+MAX_SEARCHES = 32
+"""Requests that read the store at the same time, in one process; others wait, but not those that record, or probe."""
 MAX_STREAMS = 500
 """Streams of one organisation at the same time, in one process: each entry is held against the filters of each."""
 
@@ -106,6 +110,7 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
     exports: Slots = field(default_factory=lambda: Slots(MAX_EXPORTS, _too_many_exports))
     streams: Slots = field(default_factory=lambda: Slots(MAX_STREAMS, _too_many_streams))
+    searches: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_SEARCHES))
     hub: Hub = field(init=False)
     _installed: threading.Event = field(default_factory=threading.Event)
 

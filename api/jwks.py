@@ -6,15 +6,17 @@ meanwhile, also those whose key it has.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+from typing import Any, NamedTuple
 
 import httpx
 import jwt
 
 from audit_pipeline.errors import AuditError
 
-__all__ = ["KeysUnavailable", "RemoteKeys", "verifying_keys"]
+__all__ = ["KeysUnavailable", "RemoteKeys", "VerifyingKey", "verifying_keys"]
 
 KEPT_S = 300.0
 """For how long a key set is believed, in seconds: a key that was taken out of it is good for so long."""
@@ -27,13 +29,32 @@ class KeysUnavailable(AuditError):
     """The key set cannot be had, or is none, so that nothing can be said about a token."""
 
 
-def verifying_keys(text: str) -> dict[str, jwt.PyJWK]:
+_PUBLIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+_RSA = _PUBLIC[:6]
+
+
+class VerifyingKey(NamedTuple):
+    """A public key, and the algorithms that a token may be signed with by it."""
+
+    key: Any
+    algorithms: tuple[str, ...]
+
+
+def verifying_keys(text: str) -> dict[str, VerifyingKey]:
     """The keys of a set that may verify a token, by their ids; none that is for encryption, or that has no id.
 
     Raises PyJWTError, ValueError or AttributeError for what is no key set.
     """
     given = jwt.PyJWKSet.from_json(text).keys
-    return {key.key_id: key for key in given if key.key_id and key.public_key_use in ("sig", None)}
+    named = {one.get("kid") for one in json.loads(text)["keys"] if one.get("alg")}
+    return {
+        key.key_id: VerifyingKey(key, _PUBLIC)
+        # RFC 7517: `alg` may be left out. All others of our kinds of keys have one algorithm; PyJWK takes RS256 here.
+        if key.key_type != "RSA" or key.key_id in named
+        else VerifyingKey(key.key, _RSA)
+        for key in given
+        if key.key_id and key.public_key_use in ("sig", None)
+    }
 
 
 class RemoteKeys:
@@ -42,11 +63,11 @@ class RemoteKeys:
     def __init__(self, url: str) -> None:
         self._url = url
         self._lock = threading.Lock()
-        self._keys: dict[str, jwt.PyJWK] = {}
+        self._keys: dict[str, VerifyingKey] = {}
         self._fetched = self._asked = -KEPT_S - PAUSE_S
         self._failed = False
 
-    def key(self, kid: str) -> jwt.PyJWK:
+    def key(self, kid: str) -> VerifyingKey:
         """The key of this id. Raises KeyError where there is none, and KeysUnavailable where that is not known."""
         found = self._known(kid)
         if found is not None:
@@ -61,7 +82,7 @@ class RemoteKeys:
                 raise KeysUnavailable("the keys that verify tokens cannot be fetched")
             return self._keys[kid]
 
-    def _known(self, kid: str) -> jwt.PyJWK | None:
+    def _known(self, kid: str) -> VerifyingKey | None:
         fresh = time.monotonic() - self._fetched < KEPT_S
         return self._keys.get(kid) if fresh else None
 

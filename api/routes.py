@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
+from functools import partial, wraps
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-from anyio import CancelScope
+from anyio import CancelScope, to_thread
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -31,7 +32,7 @@ from audit_pipeline.query import (
     spans_between,
 )
 
-from .deps import MAX_EVENTS, Body, Exporter, Parameters, Reader, ServiceDep, Writer
+from .deps import MAX_EVENTS, Body, Exporter, Parameters, Reader, Service, ServiceDep, Writer
 from .openapi import BODY, CSV, PAGE, PAGING, SELECTING, problems, takes
 from .problems import Problem
 from .schemas import Accepted, ActionList, EventDetails, EventPage, Histogram
@@ -50,12 +51,23 @@ B = TypeVar("B")
 router = APIRouter()
 
 
+def _searching(endpoint: Callable[..., A]) -> Callable[..., Coroutine[Any, Any, A]]:
+    """Run it in one of the threads for searches: however many of those take long, recording has threads of its own."""
+
+    @wraps(endpoint)
+    async def asked(*, service: Service, **given: Any) -> A:
+        return await to_thread.run_sync(partial(endpoint, service=service, **given), limiter=service.searches)
+
+    return asked
+
+
 @router.get(
     "/v1/events",
     response_model=EventPage,
     responses={200: PAGE, **problems(*READING, "invalid-cursor", "invalid-query")},
     openapi_extra=takes(*SELECTING, *PAGING),
 )
+@_searching
 def list_events(service: ServiceDep, caller: Reader, parameters: Parameters) -> JSONResponse:
     """A page of the entries that match all filters, in order, with their exact number."""
     query, request = _asked(parameters, caller.org)
@@ -109,6 +121,7 @@ def _both(one: Callable[[], A], other: Callable[[], B]) -> tuple[A, B]:
     responses=problems(*READING, "invalid-query"),
     openapi_extra=takes(*SELECTING, "buckets"),
 )
+@_searching
 def histogram(service: ServiceDep, caller: Reader, parameters: Parameters) -> JSONResponse:
     """How many of the entries that match all filters lie in each span of time, by their tone."""
     query, most = _both(
@@ -211,6 +224,7 @@ class _SnapshotResponse(StreamingResponse):
 
 
 @router.get("/v1/events/{event_id}", response_model=EventDetails, responses=problems(*READING, "not-found"))
+@_searching
 def one_event(service: ServiceDep, caller: Reader, event_id: str) -> JSONResponse:
     """One entry, with its context and its problems."""
     event = service.store.get(caller.org, event_id) if is_id(event_id) else None

@@ -425,15 +425,23 @@ class _Cleaner:
         self._over = over
         return text[:MAX_KEY]
 
-    def _list(self, path: str, value: Any, level: int) -> list[Any] | str:
+    def _list(self, path: str, value: Iterable[Any], level: int, *, numbered: bool = True) -> list[Any] | str:
         if level > MAX_LEVELS:
             return self._too_deep(path)
         cleaned = []
         for place, item in enumerate(value):
             if self._values > MAX_VALUES:
                 break
-            cleaned.append(self._value(f"{path}[{place}]", item, level + 1))
+            cleaned.append(self._value(f"{path}[{place if numbered else ''}]", item, level + 1))
         return cleaned
+
+    def _set(self, path: str, value: AbstractSet[Any], level: int) -> list[Any] | str:
+        """Sets have no order of their own: sorted, equal sets have equal bytes.
+
+        By what is kept of them: the order of what was given would tell between which others a masked address lies.
+        """
+        cleaned = self._list(path, sorted(islice(value, MAX_VALUES), key=repr), level, numbered=False)
+        return sorted(cleaned, key=canonical_json) if isinstance(cleaned, list) else cleaned
 
     def _too_deep(self, path: str) -> str:
         self._problems.append(f"{path}: cut, nested deeper than {MAX_LEVELS} levels")
@@ -509,11 +517,7 @@ _CONVERSIONS: tuple[tuple[Any, _Conversion], ...] = (
     (Mapping, lambda cleaner, path, value, level: cleaner._mapping(path, value, level)),
     (_Record, lambda cleaner, path, value, level: cleaner._mapping(path, _fields_of(value), level)),
     ((list, tuple), lambda cleaner, path, value, level: cleaner._list(path, value, level)),
-    # Sets have no order of their own: sorted, equal sets have equal bytes.
-    (
-        AbstractSet,
-        lambda cleaner, path, value, level: cleaner._list(path, sorted(islice(value, MAX_VALUES), key=repr), level),
-    ),
+    (AbstractSet, lambda cleaner, path, value, level: cleaner._set(path, value, level)),
     (
         (bytes, bytearray),
         lambda cleaner, path, value, level: cleaner._leaf(path, value.decode(errors="backslashreplace")),

@@ -46,7 +46,7 @@ T = TypeVar("T")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST = 253_402_300_800_000  # the year 10000, in ms: after any time there is
+_LAST = 253_402_300_800_000_000  # the year 10000, in µs: after any time there is
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,17 +231,17 @@ def _buckets(value: str) -> int:
 
 def _range(parameters: _Parameters, zone: tzinfo) -> tuple[int | None, int | None]:
     start = parameters.parsed("from", lambda value: _bound(value, zone, 0), None)
-    last = parameters.parsed("to", lambda value: _bound(value, zone, 1), None)
-    end = last
-    if last is not None and _DATE.fullmatch(parameters.all("to")[0]):
-        last -= 1  # `to` as a date takes in that day: a `from` at its very end is after it
-    if start is not None and last is not None and start > last:
-        parameters.errors.append(("from", "is after to; allowed is the same time or an earlier one"))
-    return start, end
+    end = parameters.parsed("to", lambda value: _bound(value, zone, 1), None)
+    if start is not None and end is not None:
+        given, last = parameters.all("from")[0], parameters.all("to")[0]
+        # `to` as a date takes in that day: a `from` at its very end is after it. (A day that a zone left out is empty.)
+        if given != last and (start >= end if _DATE.fullmatch(last) else start > end):
+            parameters.errors.append(("from", "is after to; allowed is the same time or an earlier one"))
+    return (None if start is None else -(-start // 1000)), (None if end is None else -(-end // 1000))
 
 
 def _bound(value: str, zone: tzinfo, days: int) -> int | None:
-    """An instant, or the start of a date (or of `days` later) in a zone, in milliseconds; rounded up."""
+    """An instant, or the start of a date (or of `days` later) in a zone, in microseconds; rounded up."""
     try:
         if _DATE.fullmatch(value):
             day = date.fromisoformat(value) + timedelta(days)
@@ -257,7 +257,7 @@ def _bound(value: str, zone: tzinfo, days: int) -> int | None:
             moment = datetime.fromisoformat(f"{text[:17]}59{text[19:]}" if leap else text)
             # datetime drops what is finer than a microsecond: it counts as one.
             moment += timedelta(seconds=leap, microseconds=bool((match[1] or "")[7:].strip("0")))
-        return -((_EPOCH - moment) // timedelta(milliseconds=1))
+        return (moment - _EPOCH) // timedelta(microseconds=1)
     except OverflowError:
         return _LAST if value.startswith("9999") else -_LAST
     except ValueError:

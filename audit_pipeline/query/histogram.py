@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 __all__ = ["MAX_BUCKETS", "MIN_BUCKETS", "Spans", "spans_between"]
 
-MIN_BUCKETS, MAX_BUCKETS = 2, 400
+MIN_BUCKETS, MAX_BUCKETS = 1, 400
 
 _SECOND = 1000
 # ISO 8601 durations. Up to six hours each is a number of milliseconds; from a day on, of days, months or years.
@@ -42,7 +42,8 @@ class Spans:
 def spans_between(start: int, end: int, most: int, zone: ZoneInfo) -> Spans:
     """The finest spans, `most` of them at the most, that cover the time from `start` to `end` (exclusive), in ms.
 
-    `most` is at least MIN_BUCKETS. Times before 1970 and after 2999 are left out.
+    Times before 1970 and after 2999 are left out. One span, where one is the most and no
+    unit of the calendar covers it, is this time itself.
     """
     begin, stop = _moment(start), _moment(max(end, start + 1))
     for interval in (*_CLOCK, *_CALENDAR, *_MONTHS):
@@ -54,7 +55,9 @@ def spans_between(start: int, end: int, most: int, zone: ZoneInfo) -> Spans:
                 break
         if len(edges) <= most + 1 and edges[-1] >= _milliseconds(stop):
             return Spans(interval, tuple(edges))
-    raise AssertionError("two of a thousand years cover all times")
+    # Only one was asked for, and a border of all of these lies within the time.
+    length = _milliseconds(stop) - _milliseconds(begin)
+    return Spans(f"PT{length / _SECOND:.3f}S", (_milliseconds(begin), _milliseconds(stop)))
 
 
 def _edges(interval: str, begin: datetime, zone: ZoneInfo) -> Iterator[datetime]:

@@ -41,12 +41,17 @@ def fold(text: str) -> str:
 _ASCII_TOKEN = re.compile("[0-9a-z]+")
 
 
+MAX_SEPARATORS = 10_000
+
+
 class _Separators(dict[int, str]):
     """For `str.translate`: keeps letters, numbers and marks, and makes a space of everything else. Fills itself."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
-        self[code] = kept = character if unicodedata.category(character)[0] in "LNM" else " "
+        kept = character if unicodedata.category(character)[0] in "LNM" else " "
+        if len(self) < MAX_SEPARATORS:  # of a million that somebody could send
+            self[code] = kept
         return kept
 
 
@@ -83,9 +88,15 @@ class Word:
     phrase: bool = False
     excluded: bool = False
 
+    @classmethod
+    def of(cls, text: str, *, excluded: bool) -> Word:
+        """The word of a text between spaces. It asks for each of its tokens once."""
+        *whole, beginning = tokens(text) or [""]
+        return cls((*dict.fromkeys(whole), beginning) if beginning else (), False, excluded)
+
 
 def parse_words(q: str) -> tuple[Word, ...]:
-    """The words of `q`, ANDed. No input is a syntax error; words without a token restrict nothing and are left out.
+    """The words of `q`, ANDed, each once. No input is a syntax error; words without a token restrict nothing.
 
     Raises ValueError where `q` has more than 256 characters, 16 words or 128 tokens.
     """
@@ -106,7 +117,7 @@ def parse_words(q: str) -> tuple[Word, ...]:
             place = closing + 1
         else:
             end = next((at for at in range(place, len(q)) if q[at].isspace()), len(q))
-            word = Word(tuple(tokens(q[place:end])), False, excluded)
+            word = Word.of(q[place:end], excluded=excluded)
             place = end
         if word.tokens:
             words.append(word)
@@ -115,4 +126,4 @@ def parse_words(q: str) -> tuple[Word, ...]:
     parts = sum(len(word.tokens) for word in words)
     if parts > MAX_TOKENS:
         raise ValueError(f"has {parts} words and parts of words; allowed are {MAX_TOKENS}")
-    return tuple(words)
+    return tuple(dict.fromkeys(words))

@@ -154,10 +154,4 @@ def _match(word: Word) -> Clause:
     fields = [f"search.{field}" for field in SEARCH_FIELDS]
     if word.phrase:
         return {"multi_match": {"query": " ".join(word.tokens), "type": "phrase", "fields": fields}}
-    # Each token once: a query has room for 1,024 of them, over all fields.
-    whole = dict.fromkeys(word.tokens[:-1])
-    return {
-        "multi_match": {
-            "query": " ".join([*whole, word.tokens[-1]]), "type": "bool_prefix", "operator": "and", "fields": fields
-        }
-    }  # fmt: skip
+    return {"multi_match": {"query": " ".join(word.tokens), "type": "bool_prefix", "operator": "and", "fields": fields}}

@@ -95,7 +95,10 @@ class Reader:
         """See Store.histogram."""
         if len(edges) < 2:
             return []
-        ranges = [{"key": str(place), "from": first, "to": end} for place, (first, end) in enumerate(pairwise(edges))]
+        ranges = [
+            {"key": str(place), "from": max(first, 0), "to": max(end, 0)}  # no entry is older than 1970
+            for place, (first, end) in enumerate(pairwise(edges))
+        ]
         body = {
             "size": 0,
             "query": among(conditions(query), span(edges[0], edges[-1])),

@@ -140,7 +140,7 @@ class SQLiteStore(Store):
         """See Store.search."""
         backwards = window.before is not None
         key = window.before or window.after
-        with self._translated(), self._connection() as db, _in_time(db), transaction(db):
+        with self._translated(), self._connection() as db, _in_time(db, query), transaction(db):
             found = Selection(db, query)
             total = found.count()
             numbers = found.numbers(
@@ -186,7 +186,7 @@ class SQLiteStore(Store):
 
     def histogram(self, query: Query, edges: Sequence[int]) -> list[dict[str, int]]:
         """See Store.histogram."""
-        with self._translated(), self._connection() as db, _in_time(db), transaction(db):
+        with self._translated(), self._connection() as db, _in_time(db, query), transaction(db):
             return Selection(db, query).histogram(edges)
 
     def organisations(self) -> list[str]:
@@ -350,8 +350,19 @@ class SQLiteStore(Store):
 
 
 @contextmanager
-def _in_time(db: apsw.Connection) -> Iterator[None]:
-    """Give up what takes longer than QUERY_S. Raises InterruptError."""
+def _in_time(db: apsw.Connection, query: Query) -> Iterator[None]:
+    """Give up a query that takes longer than QUERY_S. Raises InterruptError."""
+    if query.words:
+        # FTS5 may go through all that begins with a word in one step of SQLite's, so that no handler is called.
+        timer = threading.Timer(QUERY_S, db.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+        return
     end = monotonic() + QUERY_S
     db.set_progress_handler(lambda: monotonic() > end, 50_000)
     try:
@@ -400,7 +411,7 @@ class _SQLiteSnapshot(Snapshot):
         self._lock = threading.Lock()
         self._closed = False
         db.execute("BEGIN")
-        with _in_time(db):
+        with _in_time(db, query):
             found = Selection(db, query)
             self.total = found.count()
             self._numbers = found.numbers(limit)
