@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -99,15 +100,20 @@ class IdFactory:
 
     def next(self, timestamp: int | None = None) -> tuple[int, str]:
         """A (timestamp, id) pair; without a timestamp (ms) the current time, read in the order of the ids."""
+        if sys.is_finalizing():  # a daemon thread may be frozen with the lock, and nobody else runs any more
+            return self._next(timestamp)
         with self._lock:
-            moment = now_ms() if timestamp is None else timestamp
-            if moment == self._time and self._tail < (1 << 74) - (1 << 32):
-                self._tail += 1 + int.from_bytes(os.urandom(4), "big")
-            else:
-                # The top bit stays free, so that the additions above have room.
-                self._tail = int.from_bytes(os.urandom(10), "big") & (1 << 73) - 1
-            self._time = moment
-            return moment, uuid7(moment, self._tail)
+            return self._next(timestamp)
+
+    def _next(self, timestamp: int | None) -> tuple[int, str]:
+        moment = now_ms() if timestamp is None else timestamp
+        if moment == self._time and self._tail < (1 << 74) - (1 << 32):
+            self._tail += 1 + int.from_bytes(os.urandom(4), "big")
+        else:
+            # The top bit stays free, so that the additions above have room.
+            self._tail = int.from_bytes(os.urandom(10), "big") & (1 << 73) - 1
+        self._time = moment
+        return moment, uuid7(moment, self._tail)
 
     def before_fork(self) -> None:
         """Nothing has to end."""

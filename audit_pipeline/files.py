@@ -6,11 +6,14 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
+from weakref import WeakSet
+
+from .forking import prepare_for_forks
 
 __all__ = [
     "FileId",
@@ -18,6 +21,7 @@ __all__ = [
     "file_id",
     "free_bytes",
     "linked_file",
+    "lockable",
     "locked",
     "make_private",
     "replacing",
@@ -33,6 +37,43 @@ POLL_S = 0.005
 
 class Locked(Exception):
     """Another process holds the lock, and did not give it up in time."""
+
+
+class _OwnLocks:
+    """The files that this process locks: such a lock belongs to all who have the file open, so no child may keep it."""
+
+    def __init__(self) -> None:
+        self._files = WeakSet[FileIO]()
+        self._forks = 0
+        prepare_for_forks(self)
+
+    def opened(self, open_file: Callable[[], FileIO]) -> FileIO:
+        """A file, about to be locked."""
+        # No lock of ours, which a fork would wait for beside those of who opens files. Where one came between the
+        # opening and the note of it, the child has the file, and does not know.
+        while True:
+            forks = self._forks
+            file = open_file()
+            self._files.add(file)
+            if forks == self._forks:
+                return file
+            file.close()
+
+    def before_fork(self) -> None:
+        """Let what is being opened be opened anew."""
+        self._forks += 1
+
+    def after_fork_in_parent(self) -> None:
+        """The same."""
+        self._forks += 1
+
+    def after_fork_in_child(self) -> None:
+        """Close them, which leaves the parent its locks; to unlock them would not."""
+        for file in list(self._files):
+            file.close()
+
+
+_own = _OwnLocks()
 
 
 def file_id(path: Path) -> FileId | None:
@@ -90,7 +131,7 @@ def locked(path: Path, wait_s: float) -> FileIO:
     `wait_s`, and OSError.
     """
     # A file of the standard library, not a generator: between the steps of one, a signal handler may raise.
-    file = _lockable(path)
+    file = _own.opened(lambda: _lockable(path))
     end = time.monotonic() + wait_s
     try:
         while True:
@@ -104,6 +145,11 @@ def locked(path: Path, wait_s: float) -> FileIO:
     except BaseException:
         file.close()
         raise
+
+
+def lockable(path: Path) -> FileIO:
+    """A file to ask for its lock, for a `with` block. Raises OSError where it is missing, or cannot be read."""
+    return _own.opened(lambda: FileIO(path, "r"))
 
 
 def _lockable(path: Path) -> FileIO:

@@ -288,6 +288,7 @@ class AuditPipeline:
     def _at_exit(self) -> None:
         """Ship what is left. The spool stays open: a handler that was registered earlier runs later, and may record."""
         self._say_untold()
+        self.spool.file.write_left_over()
         try:
             if self._last and self.shipper is not None:
                 self.flush(1.0)

@@ -172,7 +172,7 @@ class Shipper:
             self._see_to(spool, seen)
         self._hurry.wait(GATHER_S[0])
 
-    def _see_to(self, spool: Spool, seen: int) -> None:
+    def _see_to(self, spool: Spool, seen: tuple[int, int]) -> None:
         """Do what is due beside shipping, as long as nothing comes that is to be shipped."""
         now = time.monotonic()
         if self._tidy is not None and now - self._tidied > TIDY_S:

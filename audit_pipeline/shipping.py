@@ -16,7 +16,7 @@ import orjson
 
 from .errors import SpoolError, StoreError
 from .event import now_ms
-from .files import linked_file
+from .files import linked_file, lockable
 from .forking import WAIT_S
 
 __all__ = ["KINDS", "Shipping", "ShippingLock", "Stopped", "shipping_of"]
@@ -143,17 +143,16 @@ class ShippingLock:
 def shipping_of(spool: Path) -> Shipping:
     """How shipping goes, in whichever process; nobody ships where that cannot be told."""
     try:
-        file = os.open(_lock_path(spool), os.O_RDONLY | os.O_CLOEXEC)
+        file = lockable(_lock_path(spool))
     except OSError:
         return Shipping(None)
-    try:
-        told = _read(file)
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    with file:
+        told = _read(file.fileno())
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return told
         return replace(told, process=None)
-    except BlockingIOError:
-        return told
-    finally:
-        os.close(file)
 
 
 def _read(file: int) -> Shipping:

@@ -256,10 +256,10 @@ class Spool:
         return upto
 
     @repairing
-    def version(self, db: apsw.Connection) -> int:
-        """A number that is another one when another connection has written to the spool."""
-        version: int = db.execute("PRAGMA data_version").get
-        return version
+    def version(self, db: apsw.Connection) -> tuple[int, int]:
+        """What is something else when another connection has written to the spool, or may have."""
+        # SQLite counts for each connection by itself, and from the same number.
+        return self.file.openings, db.execute("PRAGMA data_version").get
 
     # Quarantine
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -43,6 +44,8 @@ REPAIR_PAUSE_S = 10.0
 """How soon after a repair another one is tried, in seconds: a disk that breaks everything must not be filled."""
 DOUBT_S = (0.0, 0.01, 0.05)
 """The pauses, in seconds, after which the disk is asked again before what it gave is taken for damage."""
+END_S = 1.0
+"""How long a call waits for others, in seconds, while the interpreter ends: a daemon thread may hold on for ever."""
 TRIES = 3
 """How often a call is done again because the file was replaced meanwhile."""
 LITTLE = 256 * 1024
@@ -140,6 +143,8 @@ class SpoolFile:
         self.card = Card(self.path)
         self.origin = ""
         """The name this spool gave itself when it was made."""
+        self.openings = 0
+        """How often it was opened here."""
         self._store = store
         self._durability = durability
         self._lock = threading.RLock()
@@ -210,7 +215,7 @@ class SpoolFile:
             return made
         except apsw.IOError as error:
             self._in_doubt = self._in_doubt or sync_failed(error)
-            with suppress(apsw.Error, OSError):
+            with suppress(apsw.Error, OSError, Locked):
                 self._cut_log()
             self._write_interrupting()
             raise
@@ -233,6 +238,10 @@ class SpoolFile:
 
     def interrupts(self, rows: Sequence[Row]) -> bool:
         """Whether this thread asks in the middle of a call of its own (a signal handler): that writes these too."""
+        if sys.is_finalizing():
+            if not self._lock.acquire(timeout=END_S):
+                raise SpoolError(f"{self.path}: the interpreter ends, and froze a thread in the middle of a call")
+            self._lock.release()
         with self._lock:
             if self._busy:
                 self._interrupting += rows
@@ -259,10 +268,22 @@ class SpoolFile:
 
     def close(self) -> None:
         """Free what this process holds. What is in the spool stays. May be called twice."""
+        self.write_left_over()
         with self._lock:
+            if self._interrupting and not self._busy and not self._closed:
+                text = "%s: %d entries of signal handlers are lost: the spool is closed, and never took them"
+                self._unsaid.append((logging.ERROR, text, (self.path, len(self._interrupting))))
             self._closed = True
             if not self._busy:  # else a signal handler closes, and the call in whose middle it came still ends
                 self._part()
+        self.say()
+
+    def write_left_over(self) -> None:
+        """Write what signal handlers recorded, and no call could write so far: there may be none to come."""
+        with self._lock:
+            if self._interrupting and not self._busy and not self._closed:
+                with suppress(SpoolError):  # told by what is left
+                    self.ask(lambda db: None)
 
     # Forks
 
@@ -321,31 +342,42 @@ class SpoolFile:
         """Whether the file at the path is another one than that of the connection, which is then left."""
         if self._db is None or file_id(self.path) == self._file:
             return False
+        self._say_replaced()
+        return True
+
+    def _say_replaced(self) -> None:
         self._unsaid.append(
             (logging.ERROR, "%s: the spool was deleted or replaced; going on with what is there now", (self.path,))
         )
         self._leave()
-        return True
 
     def _opened(self) -> apsw.Connection:
-        if self._db is None:
-            # No repair may rename the files between the opening of one and of the next.
-            with locked(self.card.path, REPAIR_WAIT_S):
-                if salvage.is_unfinished(self.path):
-                    raise _Damaged(f"{self.path}: the spool is damaged, and its repair was interrupted", None)
-                self._db = self._open()
-        elif self._db.in_transaction:  # a signal handler raised before it could be ended
-            self._db.execute("ROLLBACK")
-        self._cut_log()
-        return self._db
+        while True:
+            if self._db is None:
+                # No repair may rename the files between the opening of one and of the next.
+                with locked(self.card.path, REPAIR_WAIT_S):
+                    if salvage.is_unfinished(self.path):
+                        raise _Damaged(f"{self.path}: the spool is damaged, and its repair was interrupted", None)
+                    self._db = self._open()
+            elif self._db.in_transaction:  # a signal handler raised before it could be ended
+                self._db.execute("ROLLBACK")
+            self._cut_log()
+            if self._db is not None:
+                return self._db
 
     def _cut_log(self) -> None:
         """After a sync that failed, see to it that nothing is built on what it should have written."""
         if self._in_doubt and self._db is not None:
-            cut_log(self._db, self.path)
+            # A log is cut by its name: where a repair put the files aside, it is that of the new spool.
+            with locked(self.card.path, REPAIR_WAIT_S):
+                if file_id(self.path) == self._file:
+                    cut_log(self._db, self.path)
+                else:
+                    self._say_replaced()
             self._in_doubt = False
 
     def _open(self) -> apsw.Connection:
+        before = self._file
         known = self.card.read()
         # A card of another store's spool tells nothing of this one.
         had = known.accepted if known is not None and known.store == self._store else 0
@@ -404,6 +436,8 @@ class SpoolFile:
             db.close(True)
             raise
         self._file = file_id(self.path)
+        self._in_doubt = self._in_doubt and self._file == before
+        self.openings += 1
         return db
 
     def _is_spool(self, db: apsw.Connection) -> bool:

@@ -22,6 +22,7 @@ from audit_pipeline import spool as spool_module
 from audit_pipeline.actions import catalogue
 from audit_pipeline.errors import StoreMismatch, StoreMissing
 from audit_pipeline.event import AuditEvent, IdFactory
+from audit_pipeline.files import Locked, lockable, locked
 from audit_pipeline.normalize import build_event
 from audit_pipeline.query import Query, Window
 from audit_pipeline.shipper import Shipper
@@ -417,6 +418,47 @@ def test_a_refused_entry_is_not_passed_before_it_is_in_quarantine(tmp_path: Path
             one._ship_batch(spool)
         spool.mark_stored()
         assert spool.status().pending == 1
+
+
+def test_a_child_keeps_no_lock_of_its_parent(tmp_path: Path) -> None:
+    """Nobody else could repair or open the spool, or ship it, for as long as the child lives."""
+    card, lock = tmp_path / "s.db.card", tmp_path / "s.db.lock"
+    lock.touch()
+    held, asked = locked(card, 1), lockable(lock)
+    fcntl.flock(asked, fcntl.LOCK_SH)
+    child = os.fork()
+    if child == 0:
+        time.sleep(30)
+        os._exit(0)
+    try:
+        with pytest.raises(Locked):
+            locked(card, 0.1)
+        held.close()
+        asked.close()
+        locked(card, 5).close()
+        eventually(ShippingLock(tmp_path / "s.db").acquire, 5)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_what_is_recorded_right_after_a_fork_is_shipped(tmp_path: Path) -> None:
+    """The fork closes the shipper's connection: what comes before it has another is found all the same."""
+    store = open_store(f"sqlite:///{tmp_path / 'audit.db'}")
+    store.setup()
+    with AuditPipeline.open(store, spool=tmp_path / "s.db") as pipeline:
+        time.sleep(0.3)
+        for number in range(3):
+            for records in (False, True):
+                child = os.fork()
+                if child == 0:
+                    if records:
+                        pipeline.record("domain.created")
+                    os._exit(0)
+                os.waitpid(child, 0)
+                time.sleep(0.3)
+            expected = number + 1
+            eventually(lambda expected=expected: store.search(Query("default"), Window(1)).total == expected, 5)
 
 
 def test_a_fork_while_the_lock_is_taken_does_not_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,8 +270,37 @@ def test_another_connection_is_noticed(path: Path) -> None:
     assert ours.version() == before
     theirs.append([entry()])
     assert ours.version() != before
+    # SQLite begins to count anew with each connection: what came while there was none counts too.
+    before = ours.version()
+    ours.file.reopen()
+    assert ours.version() != before
     ours.close()
     theirs.close()
+
+
+def test_a_failed_sync_of_a_file_that_was_set_aside_harms_no_other(path: Path) -> None:
+    """A log is cut by its name, which is that of another file after a repair: seen to lose 99 of 100."""
+    ours, theirs = Spool(path, "store"), Spool(path, "store")
+    ours.append([entry("first")])
+    with path.open("r+b") as file:
+        file.write(os.urandom(path.stat().st_size))
+    for _ in range(100):
+        theirs.append([entry("theirs")])
+    with suppress(SpoolError):
+        ours.file.ask_to_insert(lambda db: _fails_to_sync())
+    ours.append([entry("ours")])
+    with closing(Spool(path, "store")) as fresh:
+        targets = [event.target for event in fresh.kept(0)]
+    assert targets.count("theirs") == 100
+    assert "ours" in targets
+    ours.close()
+    theirs.close()
+
+
+def _fails_to_sync() -> None:
+    error = apsw.IOError("disk I/O error")
+    error.extendedresult = apsw.SQLITE_IOERR_FSYNC
+    raise error
 
 
 KILLED = """
@@ -413,6 +442,62 @@ def test_a_handlers_entry_that_finds_no_room_is_no_failure_of_others(
         full.clear()
         spool.status()
         assert [event.target for event in spool.kept(0)] == ["b", "later", "later", "in the handler"]
+
+
+def test_what_a_handler_recorded_is_written_at_the_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No other call may come: closing writes what waits in memory, or says that it is lost."""
+    real, full = spool_file._insert, [True]
+
+    def insert(db: apsw.Connection, rows: Sequence[Row], note: Callable[[int], None]) -> int:
+        if full:
+            raise apsw.FullError("database or disk is full")
+        return real(db, rows, note)
+
+    monkeypatch.setattr(spool_file, "_insert", insert)
+    for closes_when_full in (True, False):
+        full[:] = [True]
+        spool = Spool(path, "store")
+        spool.file.ask(lambda db, spool=spool: spool.append([entry("in the handler")]))
+        if not closes_when_full:
+            full.clear()
+        spool.close()
+    assert caplog.text.count("1 entries of signal handlers are lost") == 1
+    with closing(Spool(path, "store")) as spool:
+        assert [event.target for event in spool.kept(0)] == ["in the handler"]
+
+
+AT_THE_END = """
+import sys, threading, time
+from pathlib import Path
+from audit_pipeline.processor import AuditPipeline
+
+folder = Path(sys.argv[1])
+pipeline = AuditPipeline.open(f"sqlite:///{folder}/a.db", spool=folder / "s.db", ship=False)
+
+class Session:
+    def __del__(self, record=pipeline.record):
+        record("auth.logout")
+
+def record():
+    while True:
+        pipeline.record("domain.created")
+
+sys.modules["a_module"] = type("A", (), {})()
+sys.modules["a_module"].session = Session()
+for _ in range(2):
+    threading.Thread(target=record, daemon=True).start()
+time.sleep(0.3)
+"""
+
+
+def test_a_process_ends_though_its_threads_were_frozen_in_a_call(tmp_path: Path) -> None:
+    """Its end freezes daemon threads wherever they are; a finalizer that records does not wait for them for ever."""
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        subprocess.run([sys.executable, "-c", AT_THE_END, folder], check=False, timeout=30, capture_output=True)
 
 
 def test_a_log_handler_that_records_and_a_spool_that_is_replaced(path: Path) -> None:
