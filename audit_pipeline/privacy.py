@@ -162,12 +162,12 @@ def network_range(network: IPv4Network | IPv6Network) -> tuple[str, str]:
 
 # The entry's own address inside its texts
 
-LONGEST = 10
-"""The shortest mask, `::xxxx`, stands for `0000%3A0000%3A…%3A000%2E000%2E000%2E000`: 64 characters for 7, with the one
-that stands between two of them."""
+LONGEST = 12
+"""The shortest mask, `::xxxx`, stands for `0000%253A0000%253A…%253A000%252E000%252E000%252E000`: 82 characters for 7,
+with the one that stands between two of them."""
 
-# In `%5B2001%3Adb8…` and `%2010.0.0.5`, the digits of the escape are none of the address.
-_AFTER_ESCAPE = "(?<=%[0-9A-F][0-9A-F])"
+# In `%5B2001%3Adb8…` and `%2010.0.0.5`, the digits of the escape are none of the address; nor in one encoded twice.
+_AFTER_ESCAPE = "(?:(?<=%[0-9A-F][0-9A-F])|(?<=%25[0-9A-F][0-9A-F]))"
 # Full-width forms, and what else is read as a dot, in names of hosts too (UTS 46).
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | dict.fromkeys(
     map(ord, "\u2024\u3002\ufe52\uff61"), "."
@@ -176,10 +176,15 @@ _HAS_WIDE = re.compile("[\uff01-\uff5e\u2024\u3002\ufe52\uff61]")
 
 
 def may_hold_address(text: str) -> bool:
-    """Whether any address could stand in a text: what has neither three dots nor two colons holds none."""
+    """Whether any address could stand in a text: what has neither three dots nor two colons holds none.
+
+    In names of hosts (`ip-10-0-0-5`), other characters stand for dots.
+    """
     return (
         text.count(".") > 2
         or text.count(":") > 1
+        or text.count("-") > 2
+        or text.count("_") > 2
         or "%2" in text
         or "%3" in text
         or (not text.isascii() and _HAS_WIDE.search(text) is not None)
@@ -201,7 +206,7 @@ def mask_own_address(text: str, ip: str | None) -> str:
         return _mask_v6(text, address, mask_ip(ip))
     plain = _plain(text)
     # A pattern takes a while to make: first see whether each part of the address is there at all.
-    if plain.count(".") + plain.count("%2") > 2 and all(part in plain for part in str(address).split(".")):
+    if all(part in plain for part in str(address).split(".")):
         text = _replaced(_v4_pattern(str(address)), text, plain, mask_ip(ip))
     return _mask_v6(text, IPv6Address(f"::ffff:{address}"), mask_ip(ip))
 
@@ -224,16 +229,28 @@ def _replaced(pattern: re.Pattern[str], text: str, plain: str, masked: str) -> s
 
 @lru_cache(maxsize=4096)
 def _v4_pattern(ip: str) -> re.Pattern[str]:
-    before = rf"(?:(?<!\d)|{_AFTER_ESCAPE})"
-    return re.compile(rf"{before}{_dotted(int(IPv4Address(ip)))}(?!\d)", re.ASCII | re.IGNORECASE)
+    address = IPv4Address(ip)
+    forms = rf"{_dotted(int(address), _IN_NAMES)}(?!\d)|{_reversed(address)}"
+    return re.compile(rf"(?:(?<!\d)|{_AFTER_ESCAPE})(?:{forms})", re.ASCII | re.IGNORECASE)
+
+
+def _reversed(address: IPv4Address | IPv6Address) -> str:
+    """The pattern of an address as the name service asks for it, without its domain."""
+    number, domain = re.split(r"\.(?=in-addr|ip6)", address.reverse_pointer)
+    return rf"{re.escape(number)}(?=\.{re.escape(domain)})"
 
 
 def _mask_v6(text: str, address: IPv6Address, masked: str) -> str:
     plain = _plain(text)
-    if plain.count(":") < 2 and "%3" not in plain:
+    lowered = plain.lower()
+    if "ip6.arpa" in lowered:
+        text = _replaced(re.compile(rf"(?<![0-9a-f]){_reversed(address)}", re.IGNORECASE), text, plain, masked)
+        plain = _plain(text)
+        lowered = plain.lower()
+    if plain.count(":") < 2 and "%3" not in plain and "%253" not in plain:
         return text
     # The pattern takes milliseconds to make: first see whether each group of the address is there at all.
-    lowered, value = plain.lower(), int(address)
+    value = int(address)
     groups = [f"{value >> shift & 0xFFFF:x}" for shift in range(112, -1, -16)]
     if not all(group in lowered for group in groups[:6] if group != "0"):
         return text
@@ -249,7 +266,10 @@ def _v6_pattern(address: IPv6Address) -> re.Pattern[str]:
     return re.compile(rf"(?:(?<![0-9A-F])|{_AFTER_ESCAPE})(?:{forms})(?![0-9A-F])", re.IGNORECASE | re.ASCII)
 
 
-_COLON = "(?::|%3A)"
+_COLON = "(?::|%(?:25)?3A)"
+_DOT = r"\.|%(?:25)?2E"
+_IN_NAMES = rf"{_DOT}|[-_]|\[\.\]"
+"""What stands for a dot in names of hosts (`ip-10-0-0-5`), and where nothing may become a link."""
 _ZERO = "0{1,4}"
 
 
@@ -286,8 +306,8 @@ def _shortened(before: list[str], zeros: int, after: list[str]) -> str:
     return f"{opening}(?:{some}{{0,{zeros - 1}}}{_ZERO})?"
 
 
-def _dotted(value: int) -> str:
-    return r"(?:\.|%2E)".join(f"0{{0,2}}{value >> shift & 0xFF}" for shift in (24, 16, 8, 0))
+def _dotted(value: int, divider: str = _DOT) -> str:
+    return f"(?:{divider})".join(f"0{{0,2}}{value >> shift & 0xFF}" for shift in (24, 16, 8, 0))
 
 
 def _group(group: int) -> str:

@@ -296,7 +296,8 @@ def test_every_spelling_of_the_own_ipv6_address_is_masked(address: IPv6Address, 
     """However the address is written, and whatever stands beside it, the masked form takes its place."""
     masked = wrapping.format(mask_ip(str(address)))
     for spelling in v6_spellings(address):
-        for written in (spelling, spelling.replace(".", "%2E"), wide(spelling)):
+        twice = spelling.replace("%3A", ":").replace(":", "%253A").replace(".", "%252E")
+        for written in (spelling, spelling.replace(".", "%2E"), twice, wide(spelling)):
             assert mask_own_address(wrapping.format(written), str(address)) == masked, written
 
 
@@ -305,7 +306,8 @@ def test_every_spelling_of_the_own_ipv6_address_is_masked(address: IPv6Address, 
 def test_no_spelling_is_much_longer_than_its_mask(address: IPv4Address | IPv6Address) -> None:
     """LONGEST times the mask, each with a character that divides it from the next: more than any spelling has."""
     whole = address if isinstance(address, IPv6Address) else IPv6Address(f"::ffff:{address}")
-    longest = max(len(spelling.replace(".", "%2E")) for spelling in v6_spellings(whole))
+    plain = (spelling.replace("%3A", ":") for spelling in v6_spellings(whole))
+    longest = max(len(spelling.replace(":", "%253A").replace(".", "%252E")) for spelling in plain)
     assert longest + 1 < LONGEST * (len(mask_ip(str(address))) + 1)
 
 
@@ -315,7 +317,7 @@ def test_every_spelling_of_the_own_ipv4_address_is_masked(address: IPv4Address, 
     """With leading zeros, and as an IPv4-mapped one, dotted or in hexadecimal, too."""
     masked = mask_ip(str(address))
     octets = [int(octet) for octet in str(address).split(".")]
-    for form, dot in product(("{}", "{:02}", "{:03}"), (".", "%2E", "%2e", "\uff0e", "\u3002", "\u2024")):
+    for form, dot in product(("{}", "{:02}", "{:03}"), (".", "-", "%2E", "%2e", "%252E", "\uff0e", "\u3002", "\u2024")):
         dotted = dot.join(form.format(octet) for octet in octets)
         for written in (dotted, wide(dotted)):
             assert mask_own_address(wrapping.format(written), str(address)) == wrapping.format(masked)
@@ -359,6 +361,18 @@ def test_another_address_in_the_same_text_stays(address: IPv4Address | IPv6Addre
         ("10.0.0.5", "１０.0.0.5 é１０．０．０．５ １０．０．０．５０", "10.0.0.xxx é10.0.0.xxx １０．０．０．５０"),
         ("10.0.0.5", "ip%3D10%2E0%2E0%2E5%2E%2E10%2e0%2e0%2e50", "ip%3D10.0.0.xxx%2E%2E10%2e0%2e0%2e50"),
         ("10.0.0.5", "a．b．c．d。e 1%2E2%2E3", "a．b．c．d。e 1%2E2%2E3"),
+        # names of hosts, and what was encoded twice
+        ("10.0.0.5", "ip-10-0-0-5.ec2.internal 10_0_0_5", "ip-10.0.0.xxx.ec2.internal 10.0.0.xxx"),
+        ("10.0.0.5", "10-0-0-50 1-10-0-0 8-10-0-0", "10-0-0-50 1-10-0-0 8-10-0-0"),
+        ("10.0.0.5", "5.0.0.10.in-addr.arpa 5.0.0.10.example", "10.0.0.xxx.in-addr.arpa 5.0.0.10.example"),
+        ("10.0.0.5", "15.0.0.10.in-addr.arpa 10[.]0[.]0[.]5", "15.0.0.10.in-addr.arpa 10.0.0.xxx"),
+        ("10.0.0.5", "next%3D%252010%252E0%252e0%252E5%2526", "next%3D%252010.0.0.xxx%2526"),
+        ("2001:db8::1", "2001%253Adb8%253A%253A1", "2001:db8::xxxx"),
+        (
+            "2001:db8::1",
+            f"1.{'0.' * 23}8.b.d.0.1.0.0.2.ip6.arpa 2.{'0.' * 23}8.b.d.0.1.0.0.2.ip6.arpa",
+            f"2001:db8::xxxx.ip6.arpa 2.{'0.' * 23}8.b.d.0.1.0.0.2.ip6.arpa",
+        ),
         (None, "10.0.0.5", "10.0.0.5"),
         ("10.0.0.5", "", ""),
     ],
