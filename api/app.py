@@ -14,7 +14,7 @@ from audit_pipeline.errors import StoreError
 from audit_pipeline.keys import cursor_keys
 from audit_pipeline.processor import AuditPipeline
 from audit_pipeline.query import CursorSigner
-from audit_pipeline.settings import Settings
+from audit_pipeline.settings import Settings, unknown_line
 
 from . import operating, problems, routes, stream, viewer_files
 from .auth import TokenVerifier
@@ -33,7 +33,10 @@ def create_app(settings: Settings | None = None, pipeline: AuditPipeline | None 
     in the settings, tokens are verified with a key made for this run, and only loopback is answered. Raises
     SettingsError and SpoolError, each in one line.
     """
-    settings = settings or Settings.from_environment()
+    if settings is None:
+        if line := unknown_line():
+            _log.warning("%s", line)
+        settings = Settings.from_environment()
     tokens = TokenVerifier(settings)
     opened = pipeline or AuditPipeline.open(settings=settings)
     try:

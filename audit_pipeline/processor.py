@@ -26,7 +26,7 @@ from .errors import AuditError, InvalidEvent, SpoolError, SpoolMismatch
 from .event import AuditEvent, IdFactory
 from .gaps import Gaps, Told
 from .normalize import FIELDS, MAX_VALUES, build_event, refusable
-from .settings import ON_FULL, Settings, one_of, spool_path
+from .settings import ON_FULL, Settings, one_of, spool_path, unknown_line
 from .shipper import Shipper
 from .shipper_process import ShipperProcess
 from .spool import Limits, Spool, SpoolStatus
@@ -101,14 +101,17 @@ class AuditPipeline:
     ) -> AuditPipeline:
         """Open a pipeline into a store, given by its URL. What is left out comes from the environment.
 
-        Contacts no store, and never fails because one is down. `on_invalid` says what becomes of an invalid entry:
-        `record` keeps it with its problems, `raise` raises InvalidEvent (for development and tests). `durability`:
+        Contacts no store, and never fails because one is down. Where it reads the environment, it logs what looks like
+        a setting and is none. `on_invalid` says what becomes of an invalid entry: `record` keeps it with its problems,
+        `raise` raises InvalidEvent (for development and tests). `durability`:
         `disk`, or `process` for entries that survive the end of the process but not a power loss. `ship=False`
         leaves shipping to another process. `on_full` says what becomes of a log call while the spool takes no entries:
         `fail_closed` raises SpoolError, `fail_open` counts the entry and returns, and the gap is recorded later.
         Raises SettingsError and SpoolError, each in one line.
         """
         if settings is None:
+            if line := unknown_line():
+                _log.warning("%s", line)
             settings = Settings.from_environment(store=store if isinstance(store, str) else None, spool=spool)
         if settings.catalogue is not None:
             load_catalogue_file(settings.catalogue)

@@ -13,7 +13,7 @@ from pathlib import Path
 from .errors import SettingsError
 from .stores import Store
 
-__all__ = ["ON_FULL", "VARIABLES", "Settings", "spool_path", "state_folder"]
+__all__ = ["ON_FULL", "VARIABLES", "Settings", "spool_path", "state_folder", "unknown_line", "unknown_variables"]
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -112,6 +112,27 @@ class Settings:
         if made.jwks_url and not made.jwks_url.startswith(("https://", "http://")):
             raise SettingsError("AUDIT_JWKS_URL: not a URL; allowed are https:// and http:// addresses")
         return made
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+    """The names in the environment that look like settings and are none, each with what was perhaps meant."""
+    names = sorted(os.environ if environment is None else environment)
+    unknown = [name for name in names if name.startswith("AUDIT_") and name not in VARIABLES]
+    if not unknown:
+        return []
+    # Imported here: a large module, for a rare sentence.
+    from difflib import get_close_matches
+
+    near = [get_close_matches(name, VARIABLES, 1) for name in unknown]
+    return [
+        (name, f"Did you mean {found[0]}?" if found else f"Known are {', '.join(VARIABLES)}.")
+        for name, found in zip(unknown, near, strict=True)
+    ]
+
+
+def unknown_line(environment: Mapping[str, str] | None = None) -> str:
+    """The same in one line; empty where there are none. A misspelt setting is no error: others may use such names."""
+    return " ".join(f"{name} is no setting. {advice}" for name, advice in unknown_variables(environment))
 
 
 def spool_path(settings: Settings, store: Store) -> Path:

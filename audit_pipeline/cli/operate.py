@@ -8,7 +8,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from ..errors import AuditError, SettingsError, SpoolError, StoreMissing
 from ..event import format_timestamp
 from ..gaps import Gaps
 from ..replay import replay as replaying
-from ..settings import VARIABLES, Settings, spool_path
+from ..settings import Settings, spool_path, unknown_variables
 from ..shipping import shipping_of
 from ..spool import Limits, Spool
 from ..stores import Store, open_store
@@ -37,6 +36,7 @@ from .options import (
     opened_store,
     place_options,
     progress,
+    read_settings,
     say,
     settings_of,
 )
@@ -181,13 +181,10 @@ def doctor(as_json: bool, store: str | None, spool: str | None) -> int:
 
 
 def _findings(store_url: str | None, spool: str | None) -> Iterator[_Finding]:
-    for name in sorted(os.environ):
-        if name.startswith("AUDIT_") and name not in VARIABLES:
-            near = get_close_matches(name, VARIABLES, 1)
-            advice = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(VARIABLES)}."
-            yield _Finding("settings", False, f"{name} is no setting", advice)
+    for name, advice in unknown_variables():
+        yield _Finding("settings", False, f"{name} is no setting", advice)
     try:
-        settings = settings_of(store_url, spool)
+        settings = read_settings(store_url, spool)
         store = open_store(settings.store_url)
     except AuditError as error:
         yield _Finding("settings", False, str(error), "Put it right; nothing starts before.")

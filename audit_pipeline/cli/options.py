@@ -15,7 +15,7 @@ from ..actions import load_catalogue_file
 from ..errors import InvalidQuery, SettingsError
 from ..processor import AuditPipeline
 from ..query import FILTERS, Query, parse_query
-from ..settings import Settings
+from ..settings import Settings, unknown_line
 from ..stores import Store, open_store
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "private_file",
     "progress",
     "query_of",
+    "read_settings",
     "say",
     "settings_of",
 ]
@@ -78,6 +79,13 @@ def filter_options(command: F) -> F:
 
 
 def settings_of(store: str | None, spool: str | None) -> Settings:
+    """As `read_settings`; what looks like a setting and is none is told of first."""
+    if line := unknown_line():
+        say(printable(line))
+    return read_settings(store, spool)
+
+
+def read_settings(store: str | None, spool: str | None) -> Settings:
     """The settings, with the options of a command put over them."""
     settings = Settings.from_environment(store=store, spool=spool)
     if settings.catalogue is not None:

@@ -325,6 +325,24 @@ def test_a_file_that_is_no_store(run: Run, place: Path) -> None:
     assert (place / "audit.db").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "command", [["emit", "domain.created"], ["search"], ["export", "-o", "-"], ["setup"], ["actions"]]
+)
+def test_a_misspelt_setting_is_told_of(run: Run, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    """What looks like a setting and is none is one line on stderr, with what was meant, and no error."""
+    run("setup")
+    monkeypatch.setenv("AUDIT_IP_STORGE", "masked")
+    told = run(*command)
+    assert told.status == 0
+    assert told.err.splitlines()[0] == "audit-pipeline: AUDIT_IP_STORGE is no setting. Did you mean AUDIT_IP_STORAGE?"
+    assert (told.out + told.err).count("STORGE") == 1
+    # Whatever it is called, the terminal obeys nothing of it.
+    monkeypatch.setenv("AUDIT_\x1b[31m", "")
+    line = run(*command).err.splitlines()[0]
+    assert r"AUDIT_\x1b[31m is no setting. " in line
+    assert line.isprintable()
+
+
 # emit
 
 

@@ -287,6 +287,18 @@ class FailingStore(MemoryStore):
         return super().append(events)
 
 
+def test_a_misspelt_setting_is_logged(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What looks like a setting and is none is one warning, with what was meant, and no error."""
+    monkeypatch.setenv("AUDIT_IP_STORGE", "masked")
+    with AuditPipeline.open(url):
+        pass
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("audit_pipeline", "WARNING")
+    assert record.getMessage() == "AUDIT_IP_STORGE is no setting. Did you mean AUDIT_IP_STORAGE?"
+
+
 def test_the_shipper_survives_whatever_a_store_does(caplog: pytest.LogCaptureFixture) -> None:
     """Errors of any kind, also after half a batch was taken, delay shipping; nothing is lost or doubled."""
     store = FailingStore(StoreUnavailable("down"), RuntimeError("a bug"), StoreUnavailable("down"))

@@ -13,7 +13,7 @@ import pytest
 
 from audit_pipeline import stores
 from audit_pipeline.errors import SettingsError
-from audit_pipeline.settings import VARIABLES, Settings, spool_path
+from audit_pipeline.settings import VARIABLES, Settings, spool_path, unknown_line, unknown_variables
 from audit_pipeline.stores import StoreURL, open_store
 
 SECRET = "hunter2-hunter2"
@@ -330,3 +330,19 @@ def test_a_state_folder_that_cannot_be_made_is_a_settings_error(
     monkeypatch.setattr(Path, "home", homeless)
     with pytest.raises(SettingsError, match=r"^AUDIT_SPOOL: is not set, and there is no home folder"):
         place("memory://")
+
+
+def test_what_is_no_setting_is_named_with_what_was_meant() -> None:
+    """Of the environment's names those that begin as settings do and are none; of no value anything is said."""
+    far = "AUDIT_ZZZZZZZZZZZZZZ"
+    environment = {"AUDIT_STORE_ULR": SECRET, "AUDIT_SPOOL": "a.db", "HOME": "/", far: SECRET, "audit_spool": ""}
+    assert unknown_variables({"AUDIT_SPOOL": "a.db"}) == []
+    assert unknown_line({"AUDIT_SPOOL": "a.db"}) == ""
+    named = dict(unknown_variables(environment))
+    assert list(named) == ["AUDIT_STORE_ULR", far]
+    assert named["AUDIT_STORE_ULR"] == "Did you mean AUDIT_STORE_URL?"
+    assert all(name in named[far] for name in VARIABLES)
+    line = unknown_line(environment)
+    assert line.startswith("AUDIT_STORE_ULR is no setting. Did you mean AUDIT_STORE_URL? AUDIT_Z")
+    assert "\n" not in line
+    assert SECRET not in line
