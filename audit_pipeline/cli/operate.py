@@ -27,9 +27,10 @@ from .options import (
     DONE,
     FAILED,
     IN_PART,
+    LONGER_SECRET,
     SHORT_SECRET,
-    SHORTEST_SECRET,
     counted,
+    has_short_secret,
     json_option,
     lasting_store,
     opened_pipeline,
@@ -133,6 +134,8 @@ def token(scope: str, plan: str | None, org: str, sub: str, ttl: int, store: str
             "AUDIT_JWT_SECRET: is not set, so no token can be signed; set the secret that the API verifies with, or "
             "ask whoever holds the keys of AUDIT_JWKS_URL"
         )
+    if has_short_secret(settings):
+        say(f"{SHORT_SECRET}; {LONGER_SECRET}")
     try:
         from audit_pipeline.api.auth import make_token
     except ImportError as error:
@@ -205,14 +208,13 @@ def _guarded(check: str, findings: Callable[[], Iterator[_Finding]], advice: str
 
 
 def _access(settings: Settings) -> Iterator[_Finding]:
-    secret = settings.jwt_secret
     if settings.jwks_file is not None and find_spec("jwt") is not None:
         from audit_pipeline.api.auth import TokenVerifier
 
         TokenVerifier(settings)
-    if secret is not None and len(secret.encode()) < SHORTEST_SECRET:
-        yield _Finding("access", False, SHORT_SECRET, "Make one with: openssl rand -base64 48")
-    elif secret or settings.jwks_url or settings.jwks_file:
+    if has_short_secret(settings):
+        yield _Finding("access", False, SHORT_SECRET, LONGER_SECRET[0].upper() + LONGER_SECRET[1:])
+    elif settings.jwt_secret or settings.jwks_url or settings.jwks_file:
         yield _Finding("access", True, "tokens are verified with the keys that are set")
     else:
         yield _Finding("access", True, "no keys are set: `serve` makes one for each run, and answers loopback only")

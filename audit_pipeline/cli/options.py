@@ -22,11 +22,12 @@ __all__ = [
     "DONE",
     "FAILED",
     "IN_PART",
-    "SHORTEST_SECRET",
+    "LONGER_SECRET",
     "SHORT_SECRET",
     "WRONG_USE",
     "counted",
     "filter_options",
+    "has_short_secret",
     "json_option",
     "lasting_store",
     "opened_pipeline",
@@ -46,6 +47,7 @@ DONE, FAILED, WRONG_USE, IN_PART = 0, 1, 2, 3
 SHORTEST_SECRET = 32
 """Bytes that a secret for HS256 should have at the least (RFC 7518, section 3.2)."""
 SHORT_SECRET = f"AUDIT_JWT_SECRET has fewer than {SHORTEST_SECRET} bytes: tokens could be forged by trying"
+LONGER_SECRET = "make one with: openssl rand -base64 48"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -91,6 +93,11 @@ def read_settings(store: str | None, spool: str | None) -> Settings:
     if settings.catalogue is not None:
         load_catalogue_file(settings.catalogue)
     return settings
+
+
+def has_short_secret(settings: Settings) -> bool:
+    """Whether tokens are signed with a secret that is shorter than it should be; it is used all the same."""
+    return settings.jwt_secret is not None and len(settings.jwt_secret.encode()) < SHORTEST_SECRET
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from ..errors import SettingsError
 from ..privacy import normalize_ip
 from ..settings import LOOPBACK_HOSTS, Settings
 from ..stores import open_store
-from .options import DONE, SHORT_SECRET, SHORTEST_SECRET, place_options, settings_of
+from .options import DONE, LONGER_SECRET, SHORT_SECRET, has_short_secret, place_options, settings_of
 
 __all__ = ["COMMANDS"]
 
@@ -148,8 +148,8 @@ def _serve(settings: Settings, host: str, listening: socket.socket) -> None:
 
 def _notices(settings: Settings, host: str) -> Iterator[str]:
     """What whoever starts the server should know."""
-    if settings.jwt_secret is not None and len(settings.jwt_secret.encode()) < SHORTEST_SECRET:
-        yield SHORT_SECRET
+    if has_short_secret(settings):
+        yield f"{SHORT_SECRET}; {LONGER_SECRET}"
     if settings.jwt_secret or settings.jwks_url or settings.jwks_file:
         yield "the page asks for a bearer token; `audit-pipeline token` prints one, with AUDIT_JWT_SECRET"
     if not _is_loopback(host) and settings.allowed_hosts == LOOPBACK_HOSTS:

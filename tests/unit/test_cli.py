@@ -144,10 +144,15 @@ def test_serve_prints_a_link_that_works(start: Any) -> None:
 
 
 def test_serve_with_a_secret(start: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a secret there is no token in the link; `token` makes one. A short secret is told of in one line."""
+    """With a secret there is no token in the link; `token` makes one. A short secret is told of in one line, and how
+    to make a longer one; it is used all the same."""
     monkeypatch.setenv("AUDIT_JWT_SECRET", "hunter2")
     token = run("token", "--scope", "audit:read", "--org", "acme", "--sub", "bob", "--ttl", "60")
-    assert (token.status, token.err) == (0, "")
+    short = (
+        "AUDIT_JWT_SECRET has fewer than 32 bytes: tokens could be forged by trying; make one with: "
+        "openssl rand -base64 48"
+    )
+    assert (token.status, token.err) == (0, f"audit-pipeline: {short}\n")
     server = start("serve", "--port", "0", "--host", "::1" if socket.has_dualstack_ipv6() else "127.0.0.1")
     address = server.stdout.readline().strip()
     assert "token" not in address
@@ -157,10 +162,10 @@ def test_serve_with_a_secret(start: Any, run: Run, monkeypatch: pytest.MonkeyPat
     server.send_signal(signal.SIGTERM)
     _, err = server.communicate(timeout=20)
     assert server.returncode == 0
-    assert [line.partition(": ")[2][:40] for line in err.splitlines()] == [
-        "AUDIT_JWT_SECRET has fewer than 32 bytes",
-        "the page asks for a bearer token; `audit",
-    ]
+    told = [line.removeprefix("audit-pipeline: ") for line in err.splitlines()]
+    assert told[0] == short
+    assert told[1].startswith("the page asks for a bearer token; `audit-pipeline token` prints one")
+    assert len(told) == 2
 
 
 def test_serve_refuses_the_world_without_keys(place: Path) -> None:
@@ -885,6 +890,7 @@ def test_token_needs_the_secret(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     assert "AUDIT_JWT_SECRET" in run("token").refused(2)
     monkeypatch.setenv("AUDIT_JWT_SECRET", "x" * 32)
     assert run("token", "--ttl", "0").status == 2
+    assert run("token").err == ""
 
 
 def test_setup_twice(run: Run, place: Path) -> None:
