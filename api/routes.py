@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from audit_pipeline.actions import catalogue
 from audit_pipeline.errors import InvalidQuery
-from audit_pipeline.event import format_timestamp, is_id
+from audit_pipeline.event import NO_ID, format_timestamp, is_id
 from audit_pipeline.export import csv_chunks, export_context, file_name
 from audit_pipeline.importing import json_value
 from audit_pipeline.privacy import public_details, public_item
@@ -293,7 +293,7 @@ def _refusals(event: Any, where: str, org: str) -> Iterator[tuple[str, str]]:
     if action not in catalogue:
         yield f"{where}action", catalogue.unknown(action if isinstance(action, str) else None)
     if event.get("id") is not None and not is_id(event["id"]):
-        yield f"{where}id", "not a UUIDv7 in lower case with hyphens; leave it out to have one made"
+        yield f"{where}id", NO_ID
     if event.get("org") not in (None, org):
         yield f"{where}org", "not the organisation of the token; leave it out"
 

@@ -23,6 +23,7 @@ from .forking import prepare_for_forks
 
 __all__ = [
     "FUTURE_WINDOW_MS",
+    "NO_ID",
     "PAST_WINDOW_MS",
     "REPLACED_TIMESTAMP",
     "AuditEvent",
@@ -45,6 +46,9 @@ FUTURE_WINDOW_MS = 86_400_000
 
 REPLACED_TIMESTAMP = "timestamp: replaced by the time of receipt"
 """How the problem of an entry begins whose own timestamp could not be used."""
+
+NO_ID = "not a UUIDv7 in lower case with hyphens; leave it out to have one made"
+"""What whoever gives an id hears of one that is none."""
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 _EXACT_INTEGER = 2**53 - 1

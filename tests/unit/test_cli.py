@@ -383,6 +383,16 @@ def test_emit_takes_all_that_an_entry_has(run: Run) -> None:
     assert run("search").err.startswith("0 entries;")
 
 
+@pytest.mark.parametrize("event_id", ["order-17", "", "019AB3C0-7D1B-7C3E-9F00-3D5A0B6C1E2F", "\udcff"])
+def test_emit_refuses_what_is_no_id(run: Run, place: Path, event_id: str) -> None:
+    """An id that is none is wrong use, told as the API tells it: under another id, a second try would be a double."""
+    wrong = run("emit", "domain.created", "--id", event_id)
+    assert (wrong.status, wrong.out) == (2, "")
+    message = " ".join(wrong.err.split())
+    assert f"--id: {event_id!r} is not a UUIDv7 in lower case with hyphens; leave it out to have one made" in message
+    assert list(place.iterdir()) == []
+
+
 def test_emit_refuses_what_is_no_action(run: Run, place: Path) -> None:
     """An unknown action is wrong use, told with the nearest known one; a malformed option too."""
     assert "did you mean domain.created" in run("emit", "domain.craeted").refused(2)
