@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import io
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +29,7 @@ from ..query import CursorSigner, Query, Signature, Window, parse_page, parse_zo
 from ..settings import Settings, spool_path
 from ..shipper import Shipper
 from ..shipper_process import ShipperProcess
-from ..stores import Page, Snapshot, Store
+from ..stores import Page, Store
 from .options import (
     DONE,
     IN_PART,
@@ -308,6 +309,7 @@ def export(org: str, output: str | None, store: str | None, spool: str | None, *
         opened_store(settings) as opened,
         closing(opened.snapshot(query, settings.export_limit, in_full=False)) as snapshot,
         opened_pipeline(settings, wait=2.0) as pipeline,
+        _opened_output(output or name) as file,  # before it is recorded: what cannot begin is no export
     ):
         rows = min(snapshot.total, settings.export_limit)
         pipeline.record(
@@ -319,12 +321,10 @@ def export(org: str, output: str | None, store: str | None, spool: str | None, *
             org=org,
             context=export_context(query, parameters, rows, snapshot.total) | {"by": "command line"},
         )
-        if output == "-":
-            for chunk in csv_chunks(snapshot):
-                sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
-        else:
-            _write_whole(Path(output or name), snapshot, rows)
+        with progress(None if file is sys.stdout.buffer else rows, "Exporting") as bar:
+            for number, chunk in enumerate(csv_chunks(snapshot)):
+                file.write(chunk)
+                bar.update(min(1000, rows - bar.pos) if number else 0)
     if rows < snapshot.total:
         say(f"{rows:,} of {counted(snapshot.total)}: cut at AUDIT_EXPORT_LIMIT; narrow the filters, or raise the limit")
         return IN_PART
@@ -340,20 +340,34 @@ def _operator() -> str:
         return f"uid {os.getuid()}"
 
 
-def _write_whole(path: Path, snapshot: Snapshot, rows: int) -> None:
-    """Write the CSV aside and then in place, so that no one takes a part for the whole."""
+@contextmanager
+def _opened_output(output: str) -> Iterator[BinaryIO]:
+    """Where the CSV goes. A file is written aside, and in place at the end: no one takes a part for the whole.
+
+    Raises OSError, which names the file or the folder that is wrong.
+    """
+    if output == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(output)
     if path.exists() and not path.is_file():  # a pipe or a device is written to, never replaced
         with path.open("wb") as file:
-            file.writelines(csv_chunks(snapshot))
+            yield file
         return
     path = path.resolve()  # what a link points to is replaced, not the link
     with path.open("rb") if path.exists() else io.BytesIO() as there:
         if there.read(16) == b"SQLite format 3\0":
             raise click.BadParameter(f"{path} is a database; choose another file", param_hint="--output")
-    with replacing(path) as file, progress(rows, "Exporting") as bar:
-        for number, chunk in enumerate(csv_chunks(snapshot)):
-            file.write(chunk)
-            bar.update(min(1000, rows - bar.pos) if number else 0)
+    if not path.parent.is_dir():
+        raise OSError(errno.ENOENT, "there is no such folder; make it, or choose another file", str(path.parent))
+    with ExitStack() as aside:
+        try:
+            part = aside.enter_context(replacing(path))
+        except OSError as error:
+            text = f"cannot be written ({error.strerror}); choose another file, or one in another folder"
+            raise OSError(error.errno, text, str(path)) from error
+        yield part
 
 
 @click.command()

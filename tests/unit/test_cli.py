@@ -615,7 +615,40 @@ def test_export_leaves_no_part_behind(run: Run, place: Path, monkeypatch: pytest
     assert "lost its content" in run("export", "-o", "out.csv").refused(1)
     assert Path("out.csv").read_text() == "older"
     assert not list(place.glob("*.part"))
-    assert "No such file" in run("export", "-o", "no/such/folder.csv", "--q", "nothing").refused(1)
+
+
+def test_an_export_that_cannot_begin_is_none(run: Run, place: Path) -> None:
+    """Where the file cannot be opened no export is recorded, nothing is left, and the error names what is wrong."""
+    fill(run, 3)
+    before = sorted(place.iterdir())
+    (place / "folder").mkdir()
+    wrong = {
+        "no/such/folder.csv": f"{place}/no/such: there is no such folder; make it, or choose another file",
+        "entries.ndjson/out.csv": f"{place}/entries.ndjson: there is no such folder",
+        f"{'x' * 250}.csv": "x.csv: cannot be written (File name too long); choose another file",
+        "folder": "folder: Is a directory",
+    }
+    for output, said in wrong.items():
+        line = run("export", "-o", output, "--q", "nothing").refused(1)
+        assert said in line
+        assert ".part" not in line
+    assert run("export", "-o", "audit.db").status == 2
+    assert run("search", "--action", "audit.exported").err.startswith("0 entries;")
+    (place / "folder").rmdir()
+    assert sorted(place.iterdir()) == before
+
+
+def test_an_export_that_cannot_be_recorded_leaves_no_file(run: Run, place: Path) -> None:
+    """Without its entry there is no export: neither the file nor a part of it, and what was there stays."""
+    fill(run, 3)
+    Path("out.csv").write_text("older")
+    db = apsw.Connection("audit.spool.db")
+    db.execute("CREATE TRIGGER refuse BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'no'); END")
+    db.close()
+    assert "the spool cannot be used" in run("export", "-o", "out.csv").refused(1)
+    assert run("export", "-o", "new.csv").refused(1)
+    assert Path("out.csv").read_text() == "older"
+    assert not [*place.glob("*.part"), *place.glob("new.csv")]
 
 
 def test_export_never_replaces_a_pipe_or_a_device(run: Run, place: Path) -> None:
