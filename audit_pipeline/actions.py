@@ -1,8 +1,8 @@
 """The catalogue: which actions there are, how they read and in which tone they are shown.
 
 To add an action to the product, add one line to `_BUILT_IN` (and one to `_CATEGORIES` for a new group). An application
-adds its own with `register_action`, or keeps them in a file that `AUDIT_CATALOGUE` names, so that viewer and command
-line know them too.
+adds its own with `register_action`, which its own process knows, or keeps them in a file that `AUDIT_CATALOGUE` names,
+so that viewer and command line know them too.
 """
 
 from __future__ import annotations
@@ -116,7 +116,10 @@ class Catalogue:
         plain = action_id is None or type(action_id) in (str, int)
         shown = repr(action_id)[:80] if plain else f"of type {type(action_id).__name__}"
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        return f"unknown action {shown}: {hint}`audit-pipeline actions` lists all, register_action() adds one"
+        return (
+            f"unknown action {shown}: {hint}`audit-pipeline actions` lists all; register_action() adds one to its own "
+            "process, the file that AUDIT_CATALOGUE names to all"
+        )
 
     def categories(self) -> tuple[Category, ...]:
         """All categories with their actions."""

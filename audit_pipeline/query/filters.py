@@ -200,9 +200,8 @@ def _members(parameters: _Parameters, name: str, allowed: Sequence[str]) -> froz
         if value not in allowed:
             near = get_close_matches(value[:64], allowed, 3)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
-            parameters.errors.append(
-                (name, f"no such {name}: {hint}`audit-pipeline actions` and GET /v1/actions list all")
-            )
+            listed = "`audit-pipeline actions` and GET /v1/actions list all"
+            parameters.errors.append((name, f"no such {name}: {hint}{listed}, the file of AUDIT_CATALOGUE adds more"))
     return frozenset(values)
 
 

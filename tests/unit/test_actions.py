@@ -11,7 +11,8 @@ import pytest
 
 from audit_pipeline import actions
 from audit_pipeline.actions import TONES, Action, Catalogue, catalogue, load_catalogue_file, register_action
-from audit_pipeline.errors import DuplicateAction, SettingsError, UnknownAction
+from audit_pipeline.errors import DuplicateAction, InvalidQuery, SettingsError, UnknownAction
+from audit_pipeline.query import parse_query
 
 TABLE = """
 domains | Domains | domain.created: Domain created · domain.deleted: Domain deleted | green · red
@@ -116,6 +117,14 @@ def test_an_unknown_action_is_named_with_near_ones() -> None:
     """UnknownAction shows what was asked for, the nearest ids, and where all are listed."""
     with pytest.raises(UnknownAction, match=r"'domain\.create': did you mean domain\.created.*audit-pipeline actions"):
         catalogue["domain.create"]
+
+
+def test_an_action_of_another_process_is_looked_for_in_the_file() -> None:
+    """What one process registered no other knows: the answer names the file that all may have."""
+    with pytest.raises(UnknownAction, match="AUDIT_CATALOGUE"):
+        catalogue["mailbox.archived"]
+    with pytest.raises(InvalidQuery, match="no such action.*AUDIT_CATALOGUE"):
+        parse_query({"action": ["mailbox.archived"]}, "default")
 
 
 @pytest.mark.parametrize("odd", [None, 7, [], {}, "x" * 100_000, "\ud800", "a\nb"], ids=lambda odd: repr(odd)[:20])
