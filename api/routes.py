@@ -289,9 +289,8 @@ def _refusals(event: Any, where: str, org: str) -> Iterator[tuple[str, str]]:
     if not isinstance(event, dict):
         yield where.rstrip(".") or "body", "not an object; allowed is one with action, target, detail, user, ip …"
         return
-    action = event.get("action")
-    if action not in catalogue:
-        yield f"{where}action", catalogue.unknown(action if isinstance(action, str) else None)
+    if event.get("action") not in catalogue:
+        yield f"{where}action", catalogue.refusal(event)
     if event.get("id") is not None and not is_id(event["id"]):
         yield f"{where}id", NO_ID
     if event.get("org") not in (None, org):

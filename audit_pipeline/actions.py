@@ -8,9 +8,11 @@ so that viewer and command line know them too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -121,6 +123,12 @@ class Catalogue:
             "process, the file that AUDIT_CATALOGUE names to all"
         )
 
+    def refusal(self, given: Mapping[str, Any]) -> str:
+        """As `unknown`, of the action of an event as it was sent."""
+        if given.get("action") is None and "event" in given:
+            return "no action is given: its key is `action`, not `event`; `audit-pipeline actions` lists all"
+        return self.unknown(given.get("action"))
+
     def categories(self) -> tuple[Category, ...]:
         """All categories with their actions."""
         groups: dict[str, list[Action]] = {category: [] for category in self._labels}
@@ -225,12 +233,27 @@ def load_catalogue_file(path: Path) -> None:
     try:
         entries = orjson.loads(path.read_bytes())
         if not isinstance(entries, list):
-            raise TypeError("not a list")
-        for entry in entries:
+            raise ValueError("not a list")
+        for number, entry in enumerate(entries, 1):
+            _check_keys(number, entry)
             register_action(**entry)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, DuplicateAction) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(
-            f"AUDIT_CATALOGUE: {path} is no catalogue file ({type(error).__name__}: {error}); it is a JSON list such "
-            'as [{"id": "mailbox.archived", "label": "Mailbox archived", "category": "mailboxes", "tone": "yellow"}]'
+            f"AUDIT_CATALOGUE: {path} is no catalogue file ({reason}); it is a JSON list such as "
+            '[{"id": "mailbox.archived", "label": "Mailbox archived", "category": "mailboxes", "tone": "yellow"}]'
         ) from error
     _loaded.add(path)
+
+
+def _check_keys(number: int, entry: object) -> None:
+    """Raises ValueError where a declaration of a file has not the keys of `register_action`."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"entry {number} is no object")
+    keys = signature(register_action).parameters
+    for key in entry:
+        if key not in keys:
+            raise ValueError(f"entry {number} has a key {key[:40]!r}; allowed are {', '.join(keys)}")
+    for key, parameter in keys.items():
+        if parameter.default is Parameter.empty and key not in entry:
+            raise ValueError(f"entry {number} has no key {key!r}")

@@ -87,9 +87,9 @@ class NDJSONReader:
         given = json_value(line)
         if not isinstance(given, dict):
             raise ValueError("is no JSON object")
-        action = given.pop("action", None)
-        if action not in catalogue:
-            raise ValueError(catalogue.unknown(action))
+        if given.get("action") not in catalogue:
+            raise ValueError(catalogue.refusal(given))
+        action = given.pop("action")
         self._check_time(given.get("timestamp"))
         if given.get("org") in (None, ""):
             given["org"] = self._org

@@ -107,6 +107,12 @@ def _pair(text: str) -> tuple[str, str]:
 def import_file(file: Path, org: str | None, as_json: bool, store: str | None, spool: str | None) -> int:
     """Record the entries of an NDJSON file; a second run adds nothing.
 
+    Each line is one JSON object. `action` and `timestamp` are needed; target, detail, user, ip, id, outcome, org and
+    context may be there:
+
+    \b
+    {"action": "user.deleted", "timestamp": "2026-11-23T03:41:00Z", "target": "bob", "user": "alice", "ip": "10.0.0.5"}
+
     Ends when the entries are stored and can be found. Lines that are no entries go to FILE.rejected.ndjson, each
     with its reason; then the exit status is 3.
     """

@@ -61,11 +61,13 @@ def test_one_wrong_event_refuses_all_and_each_is_named(api: API) -> None:
         "domain.created",
         {"action": ["domain.created"]},
         None,
+        {"event": "domain.created"},
     ]
     body = check_problem(api.post(events), 422, "invalid-query")
     named = {error["parameter"]: error["detail"] for error in body["errors"]}
-    assert set(named) == {"[1].action", "[2].action", "[3].id", "[4].org", "[5]", "[6].action", "[7]"}
+    assert set(named) == {"[1].action", "[2].action", "[3].id", "[4].org", "[5]", "[6].action", "[7]", "[8].action"}
     assert "domain.created" in named["[1].action"]
+    assert "its key is `action`, not `event`" in named["[8].action"]
     alone = check_problem(api.post({"action": "nope"}), 422, "invalid-query")
     assert [error["parameter"] for error in alone["errors"]] == ["action"]
     assert recorded(api) == []

@@ -123,7 +123,7 @@ def test_an_action_of_another_process_is_looked_for_in_the_file() -> None:
     """What one process registered no other knows: the answer names the file that all may have."""
     with pytest.raises(UnknownAction, match="AUDIT_CATALOGUE"):
         catalogue["mailbox.archived"]
-    with pytest.raises(InvalidQuery, match="no such action.*AUDIT_CATALOGUE"):
+    with pytest.raises(InvalidQuery, match=r"no such action.*AUDIT_CATALOGUE"):
         parse_query({"action": ["mailbox.archived"]}, "default")
 
 
@@ -177,7 +177,22 @@ def test_a_wrong_catalogue_file_stops_the_program(tmp_path: Path, content: bytes
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.usefixtures("own_catalogue")
+def test_a_wrong_key_of_a_catalogue_file_is_named(tmp_path: Path) -> None:
+    """A key that is misspelt, or missing, is told with the place of its entry and the keys that are allowed."""
+    path = tmp_path / "actions.json"
+    entry = {"id": "mailbox.archived", "label": "Mailbox archived", "category": "mailboxes", "tone": "yellow"}
+    path.write_bytes(orjson.dumps([entry, entry | {"id": "mailbox.left", "lable": "Mailbox left"}]))
+    allowed = "allowed are id, label, category, tone, category_label, outcome"
+    with pytest.raises(SettingsError, match=rf"\(entry 2 has a key 'lable'; {allowed}\)"):
+        load_catalogue_file(path)
+    del entry["label"]
+    path.write_bytes(orjson.dumps([entry]))
+    with pytest.raises(SettingsError, match=r"\(entry 1 has no key 'label'\)"):
+        load_catalogue_file(path)
+
+
 def test_a_missing_catalogue_file_is_named(tmp_path: Path) -> None:
     """A file that is not there is a SettingsError too."""
-    with pytest.raises(SettingsError, match="FileNotFoundError"):
+    with pytest.raises(SettingsError, match="No such file"):
         load_catalogue_file(tmp_path / "none.json")

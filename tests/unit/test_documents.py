@@ -59,6 +59,16 @@ def test_the_readmes_commands_exist() -> None:
         assert name in README
 
 
+def test_the_line_that_is_shown_for_an_import_is_one(tmp_path: Path) -> None:
+    """The README's sample line, and that of `import --help`, are imported without a problem."""
+    (line,) = blocks(README, "json")
+    shown = run(sys.executable, "-m", "audit_pipeline", "import", "--help", cwd=tmp_path)
+    assert f"\n  {line}" in shown
+    assert "`action` and `timestamp` are needed" in shown
+    (tmp_path / "old.ndjson").write_text(line)
+    assert run(sys.executable, "-m", "audit_pipeline", "import", "old.ndjson", cwd=tmp_path) == "1 entry stored\n"
+
+
 def test_the_readmes_settings_are_those_that_are_read() -> None:
     """The table names each variable that is read, and no other, with its default."""
     table = dict(re.findall(r"^\| `(AUDIT_\w+)` \|.*\| (.*) \|$", README, re.MULTILINE))

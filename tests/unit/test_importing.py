@@ -170,6 +170,7 @@ def test_a_byte_order_mark_and_blank_lines_are_passed_over(pipeline: AuditPipeli
         (b"null", "is no JSON object"),
         (b'"text"', "is no JSON object"),
         (b"{}", "no action is given"),
+        ({"event": "domain.created"}, "no action is given: its key is `action`, not `event`"),
         ({**LINE, "action": "domain.create"}, "unknown action 'domain.create': did you mean domain.created"),
         ({**LINE, "action": 7}, "unknown action 7"),
         ({**LINE, "action": ["domain.created"]}, "unknown action"),
