@@ -143,9 +143,15 @@ class AuditPipeline:
         """The structlog processor: takes what is a catalogued action, and passes every event on, unchanged.
 
         Raises SpoolError where the entry could not be put on disk (`fail_closed`), and InvalidEvent where the pipeline
-        was opened to; bad input raises nothing otherwise.
+        was opened to; TypeError behind a renderer, which leaves no event to take. Bad input raises nothing otherwise.
         """
-        name = event_dict.get("event")
+        try:
+            name = event_dict.get("event")
+        except AttributeError:
+            raise TypeError(
+                f"audit.processor was given {type(event_dict).__name__}, an event that is rendered already; put it "
+                "before the renderer (JSONRenderer, wrap_for_formatter …) in structlog's processors"
+            ) from None
         if isinstance(name, str) and (name := str.__str__(name)) in catalogue:  # a subclass may have no hash
             given = {key: value for key, value in event_dict.items() if key not in _STRUCTLOG_KEYS}
             self._take(self.prepare(catalogue[name], given))

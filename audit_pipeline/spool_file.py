@@ -516,6 +516,12 @@ class SpoolFile:
             return work()
         except OSError as error:
             read_only = error.errno == errno.EROFS
+            folder = self.path.parent
+            if error.errno == errno.ENOENT and not folder.exists():
+                raise SpoolError(
+                    f"{self.path}: cannot be created: the folder {folder} does not exist; make it, or choose another "
+                    "path: that of the store (AUDIT_STORE_URL), beside which its spool lies, or AUDIT_SPOOL"
+                ) from error
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise SpoolFull(f"{self.path}: the disk is full; free some room") from error
             raise SpoolError(

@@ -275,6 +275,20 @@ def test_a_folder_that_is_none(run: Run, place: Path) -> None:
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+def test_a_folder_that_does_not_exist(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store in a folder that is not there is told by that folder, which nobody makes for it."""
+    (place / "one.ndjson").write_text('{"action": "domain.created", "timestamp": "2026-01-01T00:00:00Z"}\n')
+    url = f"sqlite:///{place}/missing/audit.db"
+    said = f"the folder {place}/missing does not exist"
+    for command in (["emit", "domain.created"], ["import", "one.ndjson"], ["ship"], ["setup"]):
+        assert f"{said}; make it, or choose another path" in run(*command, "--store", url).refused(1)
+    for command in (["search"], ["export"]):
+        assert said in run(*command, "--store", url).refused(1)
+    monkeypatch.setenv("AUDIT_SPOOL", "missing/audit.spool.db")
+    assert f"{said}; make it, or choose another path" in run("emit", "domain.created").refused(1)
+    assert [path.name for path in place.iterdir()] == ["one.ndjson"]
+
+
 AS_NOBODY = """
 import os, sys
 import audit_pipeline.cli, audit_pipeline.stores.sqlite

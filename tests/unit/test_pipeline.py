@@ -287,6 +287,16 @@ class FailingStore(MemoryStore):
         return super().append(events)
 
 
+@pytest.mark.parametrize(
+    "renderer", [structlog.processors.JSONRenderer(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
+)
+def test_behind_a_renderer_it_says_where_it_belongs(audit: AuditPipeline, renderer: Any) -> None:
+    """What is rendered is no event any more: the TypeError says to put the processor before the renderer."""
+    log = structlog.wrap_logger(None, processors=[renderer, audit.processor])
+    with pytest.raises(TypeError, match="put it before the renderer"):
+        log.info("domain.created")
+
+
 def test_a_misspelt_setting_is_logged(
     url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

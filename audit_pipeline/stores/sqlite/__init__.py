@@ -287,8 +287,10 @@ class SQLiteStore(Store):
     def _open(self, installing: bool = False) -> apsw.Connection:
         self._keep_log()
         if self._file_id() is None:
+            missing = "" if self.path.parent.exists() else f" (the folder {self.path.parent} does not exist)"
             raise StoreMissing(
-                f"{self.path}: there is no audit store yet; check the path, or create one with `audit-pipeline setup`"
+                f"{self.path}: there is no audit store yet{missing}; check the path, or create one with "
+                "`audit-pipeline setup`"
             )
         db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
@@ -326,6 +328,11 @@ class SQLiteStore(Store):
         try:
             yield
         except OSError as error:
+            folder = self.path.parent
+            if isinstance(error, FileNotFoundError) and not folder.exists():
+                raise StoreUnavailable(
+                    f"{self.path}: cannot be used: the folder {folder} does not exist; make it, or choose another path"
+                ) from error
             raise StoreUnavailable(f"{self.path}: cannot be used: {error.strerror}") from error
         except apsw.InterruptError as error:
             raise StoreUnavailable(
