@@ -18,8 +18,7 @@ import click
 from ..errors import SettingsError
 from ..privacy import normalize_ip
 from ..settings import LOOPBACK_HOSTS, Settings
-from ..stores import open_store
-from .options import DONE, LONGER_SECRET, SHORT_SECRET, has_short_secret, place_options, settings_of
+from .options import DONE, LONGER_SECRET, SHORT_SECRET, has_short_secret, named_store, place_options, settings_of
 
 __all__ = ["COMMANDS"]
 
@@ -63,7 +62,7 @@ def demo(context: click.Context, host: str, port: int, events: int, store: str |
     ):
         # Not the store of the environment: made-up entries have no place among real ones.
         settings = Settings.from_environment({}, store=store or f"sqlite:///{Path(folder) / 'demo.db'}", spool=spool)
-        if not open_store(settings.store_url).lasting:
+        if not named_store(settings.store_url, "--store").lasting:
             raise SettingsError(f"--store {store}: the demo needs a store that lasts, such as sqlite:///demo.db")
         click.echo("A small mail dashboard is being used for 90 days …", err=True)
         made = fill(settings, events)

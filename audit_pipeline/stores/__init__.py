@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 
 from ..errors import SettingsError
 from .base import Arrival, Arrivals, Page, Refusal, Snapshot, Store, StoreURL
@@ -19,15 +20,28 @@ def store_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
 
 
+def _schemes() -> list[str]:
+    """What the URLs of all stores begin with; of a store whose library is missing, its name."""
+    found: list[str] = []
+    for name in store_names():
+        try:
+            found += importlib.import_module(f".{name}", __name__).STORE.schemes
+        except ImportError:
+            found.append(name)
+    return found
+
+
 def open_store(url: str) -> Store:
     """The store that a URL names. Contacts nothing. Raises SettingsError where there is no such store."""
     parts = StoreURL(url)
     name = parts.scheme.partition("+")[0]
     if name not in store_names():
         shown = f"no store is called {parts.scheme[:40]!r}" if parts.scheme else "has no scheme"
+        # A path alone is likely a file; of anything else, a part may be a password.
+        meant = f"did you mean sqlite:///{url}? " if re.fullmatch(r"[\w./-]{1,80}", url) else ""
         raise SettingsError(
-            f"AUDIT_STORE_URL: {shown}; allowed are URLs that begin with "
-            + ", ".join(f"{name}://" for name in store_names())
+            f"AUDIT_STORE_URL: {shown}; {meant}allowed are URLs that begin with "
+            + ", ".join(f"{scheme}://" for scheme in _schemes())
         )
     try:
         module = importlib.import_module(f".{name}", __name__)

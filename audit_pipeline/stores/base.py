@@ -86,8 +86,8 @@ class StoreURL:
             options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
         except ValueError:
             raise SettingsError(
-                "AUDIT_STORE_URL: not a URL; allowed are sqlite:///relative.db, sqlite:////absolute.db, memory:// and "
-                "opensearch://host:9200"
+                "AUDIT_STORE_URL: not a URL; allowed are sqlite:///relative.db, sqlite:////absolute.db, memory://, "
+                "opensearch://host:9200 and opensearch+https://host:9200"
             ) from None
         if "#" in url or (parts.netloc and "@" in parts.path):
             # Otherwise a part of a password, or of a file's name, would be taken for something else.

@@ -257,6 +257,18 @@ def test_a_wrong_setting_ends_a_process_the_same_way(monkeypatch: pytest.MonkeyP
     assert "AUDIT_IP_STORAGE: 'none' is not allowed; allowed are full, masked" in process("search").refused(2)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["search"], ["tail"], ["emit", "domain.created"], ["export"], ["setup"], ["ship"], ["quarantine", "list"]],
+)
+def test_a_wrong_store_is_called_by_its_option(run: Run, command: list[str]) -> None:
+    """Where the option was given, it is not the variable that is wrong; a path alone is told as the URL of its file."""
+    line = run(*command, "--store", "audit.db").refused(2)
+    assert line.startswith("audit-pipeline: --store: has no scheme; did you mean sqlite:///audit.db? allowed are")
+    assert "opensearch+https://" in line
+    assert "AUDIT_STORE_URL" not in line
+
+
 def test_a_store_that_is_not_there(run: Run, place: Path) -> None:
     """Looking where nothing is says so in one line, and makes nothing there."""
     for command in (["search"], ["export"], ["export", "-o", "-"]):

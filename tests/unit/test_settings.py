@@ -187,10 +187,15 @@ def test_secrets_do_not_show() -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("audit.db", "has no scheme; allowed are URLs that begin with"),
-        ("/var/audit.db", "has no scheme"),
-        ("", "has no scheme"),
-        ("postgres://localhost/audit", "no store is called 'postgres'; allowed are .*memory://, .*sqlite://"),
+        ("audit.db", r"has no scheme; did you mean sqlite:///audit\.db\? allowed are URLs that begin with"),
+        ("/var/audit.db", r"has no scheme; did you mean sqlite:////var/audit\.db\? allowed"),
+        ("a:hunter2@b/audit.db", "has no scheme; allowed|no store is called 'a'; allowed"),
+        ("a.db?x=hunter2", "has no scheme; allowed"),
+        ("", "has no scheme; allowed"),
+        (
+            "postgres://localhost/audit",
+            "no store is called 'postgres'; allowed are .*memory://, .*opensearch\\+https://, sqlite://",
+        ),
         ("base://x", "no store is called 'base'"),
         ("..sqlite:///x", "(no scheme|no store is called)"),
         ("sqlite+ssl:///audit.db", r"no scheme 'sqlite\+ssl'; allowed are sqlite"),
