@@ -18,7 +18,17 @@ import click
 from ..errors import SettingsError
 from ..privacy import normalize_ip
 from ..settings import LOOPBACK_HOSTS, Settings
-from .options import DONE, LONGER_SECRET, SHORT_SECRET, has_short_secret, named_store, place_options, settings_of
+from ..stores import StoreURL, open_store
+from .options import (
+    DONE,
+    LONGER_SECRET,
+    SHORT_SECRET,
+    has_short_secret,
+    named_store,
+    place_options,
+    printable,
+    settings_of,
+)
 
 __all__ = ["COMMANDS"]
 
@@ -116,6 +126,7 @@ def _serve(settings: Settings, host: str, listening: socket.socket) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(DONE))
     # That a key was made for this run needs no warning here: the link with its token is printed.
     logging.getLogger("audit_pipeline.keys").setLevel(logging.ERROR)
+    place = _place(settings)  # before the store is made
     app = create_app(settings)
     key = app.state.audit.tokens.run_key
     link = f"http://{_shown(host)}:{listening.getsockname()[1]}/"
@@ -139,10 +150,21 @@ def _serve(settings: Settings, host: str, listening: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    for notice in _notices(settings, host):
+    for notice in (place, *_notices(settings, host)):
         click.echo(f"audit-pipeline: {notice}", err=True)
     click.echo(link)
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _place(settings: Settings) -> str:
+    """One sentence that names the store: whoever started in another folder than usual sees why nothing is in it."""
+    store = open_store(settings.store_url)
+    path = getattr(store, "path", None)
+    if not isinstance(path, Path):
+        name, more = str(StoreURL(settings.store_url)), "" if store.lasting else ", which ends with this server"
+    else:
+        name, more = str(path), "" if path.exists() else ", which is new and empty"
+    return f"the store is {printable(name)}{more}"
 
 
 def _notices(settings: Settings, host: str) -> Iterator[str]:

@@ -544,7 +544,7 @@ def test_a_server_that_is_stopped_ends_its_streams(tmp_path: Path) -> None:
         server.wait(10)
         assert time.monotonic() - began < 3  # the grace period has five
         assert server.stderr is not None
-        assert server.stderr.read() == ""
+        assert server.stderr.read() == f"audit-pipeline: the store is {tmp_path / 'audit.db'}, which is new and empty\n"
 
 
 def test_two_hundred_listeners_hear_each_of_two_thousand_events_once(api: API) -> None:

@@ -22,7 +22,7 @@ import pytest
 
 from audit_pipeline import AuditPipeline, SettingsError
 from audit_pipeline.cli import entries, main
-from audit_pipeline.cli.serving import _listen
+from audit_pipeline.cli.serving import _listen, _place
 from audit_pipeline.copying import Copy
 from audit_pipeline.settings import Settings
 from audit_pipeline.shipper_process import ShipperProcess
@@ -129,8 +129,11 @@ def test_from_emit_to_export() -> None:
     assert (exported.status, exported.err) == (0, "audit-pipeline: 1 entry\n")
 
 
-def test_serve_prints_a_link_that_works(start: Any) -> None:
-    """`serve` prints one link; its token opens the API, and entries posted to it are found; SIGTERM ends it with 0."""
+def test_serve_prints_a_link_that_works(start: Any, place: Path) -> None:
+    """`serve` prints one link; its token opens the API, and entries posted to it are found; SIGTERM ends it with 0.
+
+    On stderr it names the store, and says where that is new: a server in the wrong folder shows an empty log.
+    """
     server = start("serve", "--port", "0")
     address, token = server.stdout.readline().strip().split("/#token=")
     with httpx.Client(base_url=address, headers={"authorization": f"Bearer {token}"}, timeout=10) as client:
@@ -140,7 +143,19 @@ def test_serve_prints_a_link_that_works(start: Any) -> None:
         assert client.get("/healthz", headers={"host": "evil.example"}).status_code == 421
     server.send_signal(signal.SIGTERM)
     out, err = server.communicate(timeout=20)
-    assert (server.returncode, out, err) == (0, "", "")
+    store = f"audit-pipeline: the store is {place / 'audit.db'}"
+    assert (server.returncode, out, err) == (0, "", f"{store}, which is new and empty\n")
+    again = start("serve", "--port", "0")
+    assert httpx.get(again.stdout.readline().partition("/#")[0] + "/healthz", timeout=10).status_code == 200
+    again.send_signal(signal.SIGTERM)
+    assert again.communicate(timeout=20) == ("", f"{store}\n")
+
+
+def test_serve_names_a_store_without_its_password() -> None:
+    """What a store is called on the terminal has no password in it."""
+    settings = Settings(store_url="opensearch+https://admin:hunter2@search:9200")
+    assert _place(settings) == "the store is opensearch+https://admin:***@search:9200"
+    assert _place(Settings(store_url="memory://")) == "the store is memory://, which ends with this server"
 
 
 def test_serve_with_a_secret(start: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,9 +178,10 @@ def test_serve_with_a_secret(start: Any, run: Run, monkeypatch: pytest.MonkeyPat
     _, err = server.communicate(timeout=20)
     assert server.returncode == 0
     told = [line.removeprefix("audit-pipeline: ") for line in err.splitlines()]
-    assert told[0] == short
-    assert told[1].startswith("the page asks for a bearer token; `audit-pipeline token` prints one")
-    assert len(told) == 2
+    assert told[0].startswith("the store is ")
+    assert told[1] == short
+    assert told[2].startswith("the page asks for a bearer token; `audit-pipeline token` prints one")
+    assert len(told) == 3
 
 
 def test_serve_refuses_the_world_without_keys(place: Path) -> None:
