@@ -33,6 +33,7 @@ from ..stores import Page, Store
 from .options import (
     DONE,
     IN_PART,
+    Filtering,
     counted,
     filter_options,
     json_option,
@@ -99,7 +100,7 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-@click.command("import")
+@click.command("import", short_help="Record the entries of an NDJSON file.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--org", help="The organisation of lines that name none. [default: default]")
 @json_option
@@ -220,7 +221,7 @@ def _wait_for_store(pipeline: AuditPipeline, ahead: int) -> None:
 # Finding
 
 
-@click.command()
+@click.command(cls=Filtering, short_help="Print a page of the entries that match.")
 @filter_options
 @click.option("--page-size", help="10, 25, 50 or 100. [default: 25]")
 @click.option("--page", help="The page, from 1.")
@@ -257,10 +258,20 @@ def search(
     else:
         for line in table(items):
             click.echo(line)
-        click.echo(f"{counted(found.total)}; page {number:,} of {pages:,}", err=True)
+        click.echo(f"{counted(found.total)}; {_page_of(number, pages)}", err=True)
         if following:
             click.echo(f"next: --cursor {following}", err=True)
     return DONE
+
+
+def _page_of(number: int, pages: int) -> str:
+    if not pages:
+        return "nothing matches"
+    return (
+        f"page {number:,} of {pages:,}"
+        if number <= pages
+        else f"there is no page {number:,}, the last one is {pages:,}"
+    )
 
 
 class _Signer:
@@ -299,7 +310,7 @@ def _only_tried(item: dict[str, Any]) -> bool:
     return item["outcome"] == "failure" and "fail" not in item["label"].lower()
 
 
-@click.command()
+@click.command(cls=Filtering, short_help="Write the entries that match as CSV.")
 @filter_options
 @click.option("-o", "--output", metavar="FILE", help="The file; - for standard output. [default: audit-log-DATE.csv]")
 @place_options

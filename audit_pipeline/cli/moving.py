@@ -114,12 +114,12 @@ def _resumable() -> Iterator[None]:
 # Quarantine
 
 
-@click.group()
+@click.group(short_help="Deal with entries that the store refused.")
 def quarantine() -> None:
     """Entries that the store refused: they wait in the spool, each with the reason."""
 
 
-@quarantine.command("list")
+@quarantine.command("list", short_help="Print a line for each entry.")
 @json_option
 @place_options
 def list_rows(as_json: bool, store: str | None, spool: str | None) -> int:
@@ -133,7 +133,7 @@ def list_rows(as_json: bool, store: str | None, spool: str | None) -> int:
     return DONE
 
 
-@quarantine.command()
+@quarantine.command(short_help="Print one entry, and why it is there.")
 @click.argument("sequence", type=click.IntRange(min=1))
 @json_option
 @place_options

@@ -64,7 +64,7 @@ def setup(store: str | None, spool: str | None) -> int:
     return DONE
 
 
-@click.command()
+@click.command(short_help="Drain a spool into its store, until it is stopped.")
 @click.option("--replay", is_flag=True, help="Send again what the spool still has, and end.")
 @json_option
 @place_options
@@ -166,7 +166,7 @@ class _Finding:
     advice: str = ""
 
 
-@click.command()
+@click.command(short_help="Say what is wrong, and what to do.")
 @json_option
 @place_options
 def doctor(as_json: bool, store: str | None, spool: str | None) -> int:

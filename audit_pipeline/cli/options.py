@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ __all__ = [
     "LONGER_SECRET",
     "SHORT_SECRET",
     "WRONG_USE",
+    "Filtering",
     "counted",
     "filter_options",
     "has_short_secret",
@@ -59,6 +61,19 @@ def place_options(command: F) -> F:
     """`--store` and `--spool`."""
     command = click.option("--spool", metavar="PATH", help="The local spool (AUDIT_SPOOL).")(command)
     return click.option("--store", metavar="URL", help="The store (AUDIT_STORE_URL).")(command)
+
+
+class Filtering(click.Command):
+    """A command with the filters. A word that stands alone is likely meant as search text, which is an option."""
+
+    allow_extra_args = True
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See click.Command."""
+        if ctx.args:
+            words = printable(" ".join(ctx.args)[:80])
+            ctx.fail(f"unexpected argument; is it search text? That is given as --q {shlex.quote(words)}")
+        return super().invoke(ctx)
 
 
 def filter_options(command: F) -> F:

@@ -54,7 +54,7 @@ def serve(host: str, port: int, store: str | None, spool: str | None) -> int:
     return DONE
 
 
-@click.command()
+@click.command(short_help="Fill a store with made-up entries, and serve it.")
 @_host_options
 @click.option("--events", default=600, show_default=True, type=click.IntRange(100, 20_000), help="About how many.")
 @click.option("--store", metavar="URL", help="Keep the demo's entries there. [default: a new temporary file]")

@@ -21,7 +21,17 @@ from ..privacy import public_item
 from ..query import SORTS, Query, Searchable, Window
 from ..stores import Store
 from .entries import table
-from .options import DONE, filter_options, json_option, lasting_store, place_options, query_of, say, settings_of
+from .options import (
+    DONE,
+    Filtering,
+    filter_options,
+    json_option,
+    lasting_store,
+    place_options,
+    query_of,
+    say,
+    settings_of,
+)
 
 __all__ = ["COMMANDS"]
 
@@ -33,7 +43,7 @@ MOST_LINES = 1000
 """Entries that may be printed first."""
 
 
-@click.command()
+@click.command(cls=Filtering, short_help="Print the last entries that match, and then each as it comes.")
 @filter_options
 @click.option(
     "--lines",

@@ -593,6 +593,24 @@ def test_search_takes_every_filter(run: Run) -> None:
     assert "page_size: " in run("search", "--page-size", "7").refused(2)
 
 
+@pytest.mark.parametrize("command", ["search", "export", "tail"])
+def test_search_text_is_an_option(run: Run, place: Path, command: str) -> None:
+    """A word that stands alone is wrong use, told with the option that takes it; other wrong options are as ever."""
+    wrong = run(command, "example.com", "dkim", "--user", "alice")
+    assert (wrong.status, wrong.out) == (2, "")
+    assert "is it search text? That is given as --q 'example.com dkim'" in " ".join(wrong.err.split())
+    assert "No such option" in run(command, "example.com", "--nonsense").err
+    assert list(place.iterdir()) == []
+
+
+def test_search_says_where_there_is_no_page(run: Run) -> None:
+    """Past the last page, and where nothing matches, it says so; for programs the figures are as ever."""
+    fill(run, 30)
+    assert run("search", "--page", "99") == Ended(0, "", "30 entries; there is no page 99, the last one is 2\n")
+    assert run("search", "--q", "nowhere") == Ended(0, "", "0 entries; nothing matches\n")
+    assert lines(run("search", "--page", "99", "--json").err) == [{"total": 30, "page": 99, "pages": 2, "next": None}]
+
+
 def test_a_table_obeys_nothing(run: Run) -> None:
     """What a terminal would obey, or turn round, is shown as an escape."""
     text = "a\x1b[31mb\x9b1m\u202ec\r\nd\x07\ud800"
@@ -1125,6 +1143,15 @@ def test_help_and_version(run: Run) -> None:
     assert run("--version").out.startswith("audit-pipeline, version ")
     for wrong in ([], ["nonsense"], ["search", "--nonsense"]):
         assert run(*wrong).status == 2
+
+
+def test_no_summary_is_cut_short(run: Run) -> None:
+    """On a terminal of 80 columns the list of commands has a whole sentence for each."""
+    for command in ([], ["quarantine"]):
+        shown = run(*command, "--help").out
+        summaries = shown.partition("Commands:\n")[2].splitlines()
+        assert all(line.endswith(".") and not line.endswith("...") for line in summaries), shown
+        assert max(map(len, summaries)) <= 80
 
 
 def test_small_answers_are_not_held_back() -> None:
