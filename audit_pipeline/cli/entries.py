@@ -267,11 +267,9 @@ def search(
 def _page_of(number: int, pages: int) -> str:
     if not pages:
         return "nothing matches"
-    return (
-        f"page {number:,} of {pages:,}"
-        if number <= pages
-        else f"there is no page {number:,}, the last one is {pages:,}"
-    )
+    if number > pages:
+        return f"there is no page {number:,}, the last one is {pages:,}"
+    return f"page {number:,} of {pages:,}"
 
 
 class _Signer:
@@ -338,7 +336,7 @@ def export(org: str, output: str | None, store: str | None, spool: str | None, *
             org=org,
             context=export_context(query, parameters, rows, snapshot.total) | {"by": "command line"},
         )
-        with progress(None if file is sys.stdout.buffer else rows, "Exporting") as bar:
+        with progress(rows if _is_file(output or name) else None, "Exporting") as bar:
             for number, chunk in enumerate(csv_chunks(snapshot)):
                 file.write(chunk)
                 bar.update(min(1000, rows - bar.pos) if number else 0)
@@ -357,6 +355,11 @@ def _operator() -> str:
         return f"uid {os.getuid()}"
 
 
+def _is_file(output: str) -> bool:
+    """Whether the CSV goes into a file, and not into a pipe or a device."""
+    return output != "-" and (Path(output).is_file() or not Path(output).exists())
+
+
 @contextmanager
 def _opened_output(output: str) -> Iterator[BinaryIO]:
     """Where the CSV goes. A file is written aside, and in place at the end: no one takes a part for the whole.
@@ -367,12 +370,11 @@ def _opened_output(output: str) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    path = Path(output)
-    if path.exists() and not path.is_file():  # a pipe or a device is written to, never replaced
-        with path.open("wb") as file:
+    if not _is_file(output):  # a pipe or a device is written to, never replaced
+        with open(output, "wb") as file:
             yield file
         return
-    path = path.resolve()  # what a link points to is replaced, not the link
+    path = Path(output).resolve()  # what a link points to is replaced, not the link
     with path.open("rb") if path.exists() else io.BytesIO() as there:
         if there.read(16) == b"SQLite format 3\0":
             raise click.BadParameter(f"{path} is a database; choose another file", param_hint="--output")
