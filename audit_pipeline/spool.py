@@ -48,7 +48,9 @@ class SpoolStatus:
     bytes: int
     """The size of the spool's files."""
     used: int
-    """How many bytes of them hold entries: what AUDIT_SPOOL_LIMIT limits."""
+    """How many bytes of them hold entries: what AUDIT_SPOOL_LIMIT limits, without the quarantine's own room."""
+    crowding: int
+    """Bytes of these that the quarantine takes of the room for entries that wait, since it has outgrown its own."""
     free: int
     """Bytes that are free on its disk."""
     damaged: tuple[Path, ...]
@@ -313,7 +315,7 @@ class Spool:
             "FROM entries"
         ).get
         waited = oldest_ms(db)
-        used = used_bytes(db)[0]
+        used, crowding = self._room.counted(db)
         files = [self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal", "-shm")]
         return SpoolStatus(
             accepted=accepted,
@@ -322,6 +324,7 @@ class Spool:
             quarantined=quarantined,
             bytes=sum(file.stat().st_size for file in files if file.exists()),
             used=used,
+            crowding=crowding,
             free=free_bytes(self.path.parent)[0],
             damaged=damaged_files(self.path),
         )
