@@ -179,6 +179,12 @@ class Spool:
         return []
 
     @repairing
+    def first_kept(self, db: apsw.Connection) -> int:
+        """The sequence of the oldest entry that is still there: those before it were deleted. 0 where there is none."""
+        first: int = db.execute("SELECT coalesce(min(sequence), 0) FROM entries").get
+        return first
+
+    @repairing
     def _rows(self, db: apsw.Connection, after: int | None, limit: int, size: int) -> list[tuple[int, bytes]]:
         """Sequence and body of the entries after a sequence, or of those that no store has."""
         found: list[tuple[int, bytes]] = []

@@ -95,10 +95,13 @@ def _replay(settings: Settings, as_json: bool) -> int:
         path = spool_path(settings, opened)
         if not path.exists():
             raise SpoolError(f"{path}: there is no spool yet; check AUDIT_STORE_URL and AUDIT_SPOOL")
-        sent = refused = 0
+        sent = refused = skipped = 0
         since = None
         with closing(Spool(path, opened.identity(path))) as held, progress(held.status().accepted, "Sending") as bar:
             for batch in replaying(held, opened):
+                skipped += batch.skipped
+                if not batch.events:
+                    break
                 since = since or format_timestamp(batch.events[0].received)
                 sent += len(batch.events)
                 for refusal in batch.refused[: max(0, NAMED - refused)]:
@@ -106,12 +109,14 @@ def _replay(settings: Settings, as_json: bool) -> int:
                 refused += len(batch.refused)
                 bar.update(batch.events[-1].sequence - bar.pos)
     if as_json:
-        click.echo(orjson.dumps({"sent": sent, "refused": refused, "since": since}))
+        click.echo(orjson.dumps({"sent": sent, "refused": refused, "skipped": skipped, "since": since}))
     else:
         stay = f"; {counted(refused)} refused, as before" if refused else ""
         first = f" The first was recorded {since}; what came before, this spool has no more." if since else ""
         click.echo(f"{counted(sent)} sent again; the store has each of them once{stay}.{first}")
-    return IN_PART if refused else DONE
+        if skipped:
+            say(f"skipped: {counted(skipped)}, deleted from the spool meanwhile (it keeps a day, 256 MiB at the most)")
+    return IN_PART if refused or skipped else DONE
 
 
 @click.command()
