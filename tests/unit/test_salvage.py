@@ -333,6 +333,27 @@ def test_a_row_that_is_damaged_itself(path: Path) -> None:
         assert [(row.sequence, row.event) for row in spool.quarantine()] == [(100, None)]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody")
+@pytest.mark.parametrize("gone", ["", ".card", "the spool"])
+def test_a_repair_by_root_locks_nobody_out(path: Path, gone: str) -> None:
+    """Where `sudo audit-pipeline doctor` meets the damage, the new files belong to whom the spool belonged."""
+    filled(path)
+    for file in path.parent.iterdir():
+        os.chown(file, 65_534, 65_533)
+    if gone == "the spool":
+        path.unlink()
+    else:
+        overwrite(path, root_of_entries(path))
+    if gone == ".card":
+        path.with_name(path.name + gone).unlink()
+    with closing(Spool(path, "store")) as spool:
+        spool.append([entry()])
+        assert aside(path)
+        for suffix in ("", "-wal", "-shm", ".card"):
+            found = path.with_name(path.name + suffix).stat()
+            assert (found.st_uid, found.st_gid) == (65_534, 65_533), suffix
+
+
 def test_everything_set_aside_is_left_as_it_was(path: Path) -> None:
     """The damaged file is renamed with its log, byte for byte, private, and stays; the spool has its name back."""
     filled(path)
