@@ -299,12 +299,17 @@ class Spool:
 
     @repairing
     def _settle(self, db: apsw.Connection, taken: Sequence[int], refused: Mapping[int, str]) -> None:
-        with db:
-            db.executemany("DELETE FROM quarantine WHERE sequence = ?", [(sequence,) for sequence in taken])
-            db.executemany(
-                "UPDATE quarantine SET reason = ? WHERE sequence = ?",
-                [(reason, sequence) for sequence, reason in refused.items()],
-            )
+        # Pages that are freed keep their rows, which a repair would find again, unless they are overwritten.
+        db.execute("PRAGMA secure_delete = ON")
+        try:
+            with db:
+                db.executemany("DELETE FROM quarantine WHERE sequence = ?", [(sequence,) for sequence in taken])
+                db.executemany(
+                    "UPDATE quarantine SET reason = ? WHERE sequence = ?",
+                    [(reason, sequence) for sequence, reason in refused.items()],
+                )
+        finally:
+            db.execute("PRAGMA secure_delete = OFF")
 
     @repairing
     def quarantine_reasons(self, db: apsw.Connection) -> list[str]:

@@ -319,6 +319,19 @@ def test_the_quarantine_is_kept(path: Path) -> None:
         assert spool.quarantined() == [Quarantined(made[3], "because")]
 
 
+@pytest.mark.parametrize("left", [0, 1, 77])
+def test_what_left_the_quarantine_does_not_come_back(path: Path, left: int) -> None:
+    """Entries that a store took in the end are found on no page again, long ones neither; those that stay are."""
+    made = filled(path, detail="long " * 3000 if left == 1 else "")
+    with closing(Spool(path, "store")) as spool:
+        spool.mark_shipped(200, [Quarantined(event, "because") for event in made])
+        spool.settle(range(1, 201 - left), {})
+    with path.open("r+b") as file:
+        file.write(random.Random(1).randbytes(100))
+    with closing(Spool(path, "store")) as spool:
+        assert spool.quarantined() == [Quarantined(event, "because") for event in made[200 - left :]]
+
+
 def test_a_row_that_is_damaged_itself(path: Path) -> None:
     """An entry whose text is noise goes to quarantine as it is; its neighbours go on, and nothing is missing."""
     made = filled(path)
