@@ -271,7 +271,10 @@ def _store(settings: Settings, store: Store) -> Iterator[_Finding]:
         if not isinstance(path, Path):
             yield _Finding("store", True, str(error))
         elif shipped := _shipped(settings, store):
-            advice = "Put it back from a backup; `audit-pipeline ship --replay` sends again what the spool still has."
+            advice = (
+                "Move its -wal and -shm away, if they are there, and put it back from a backup; `audit-pipeline ship "
+                "--replay` sends again what the spool still has."
+            )
             yield _Finding("store", False, f"{path}: is gone, and had {counted(shipped)} of this spool", advice)
         else:
             yield _absent("store", path)
