@@ -33,22 +33,33 @@ class Replayed:
     events: Sequence[AuditEvent]
     refused: Sequence[Refusal]
     """Those that the store does not take, as it did not the first time."""
+    skipped: int = 0
+    """How many entries before these were deleted from the spool since the replay began, before they could be sent."""
 
 
 def replay(spool: Spool, store: Store) -> Iterator[Replayed]:
     """Send all entries that the spool has now, in order, and tell of each batch.
 
-    A store that is unavailable is waited for up to a minute with each batch. Raises StoreError: what was sent is
-    stored, and another run sends it again.
+    A store that is unavailable is waited for up to a minute with each batch. What is deleted from the spool meanwhile,
+    being older than a day or beyond the size kept, is counted; the last batch may have nothing else to tell. Raises
+    StoreError: what was sent is stored, and another run sends it again.
     """
     last = spool.status().accepted
     after = 0
     while after < last:
         events = [event for event in spool.kept(after) if event.sequence <= last]
+        skipped = _overtaken(spool, after, events[0].sequence if events else last + 1) if after else 0
         if not events:
+            if skipped:
+                yield Replayed([], [], skipped)
             return
-        yield Replayed(events, _offered(store, events))
+        yield Replayed(events, _offered(store, events), skipped)
         after = events[-1].sequence
+
+
+def _overtaken(spool: Spool, after: int, before: int) -> int:
+    """How many entries between two sequences are no longer there. Those that are, and cannot be read, do not count."""
+    return max(0, min(spool.first_kept(), before) - after - 1)
 
 
 def _offered(store: Store, events: Sequence[AuditEvent]) -> list[Refusal]:

@@ -1,7 +1,8 @@
 """How much room the spool has: its limits, and what its disk still gives.
 
 What a store has already, and is only kept to be sent again, goes first. That is looked at every so many bytes, and once
-a second: an append in between costs a subtraction.
+a second: an append in between costs a subtraction. What lies in quarantine never gives way, and has
+room of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .errors import SpoolFull
 from .event import now_ms
 from .files import free_bytes
 
-__all__ = ["Limits", "Room", "delete_shipped", "oldest_ms", "try_write", "used_bytes"]
+__all__ = ["Limits", "QuarantineFull", "Room", "delete_shipped", "oldest_ms", "try_write", "used_bytes"]
 
 FLOOR = 16 * 2**20
 """Bytes that are left free on the disk at the least (of a small disk an eighth): to mark and to trim what is recorded
@@ -35,6 +36,10 @@ ROUNDS, PORTION = 16, 2**17
 """How often an append deletes what was shipped to make room, and how many bytes of it at a time."""
 EASE = 15 / 16
 """Once it was full, the spool takes entries again below this part of its limit: not one by one, each with its gap."""
+QUARANTINE = 4
+"""What lies in quarantine has room of its own, of the limit divided by this; only what is beyond that counts too."""
+SELDOM_S = 10.0
+"""How often all that lies in quarantine is added up anew for a spool that is full, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,10 @@ class Limits:
     """For how long the oldest entry may wait, in seconds; None: for ever."""
 
 
+class QuarantineFull(SpoolFull):
+    """There would be room for the entry, had the quarantine not outgrown its own."""
+
+
 class Room:
     """Whether there is room for entries, as one process sees it."""
 
@@ -56,6 +65,7 @@ class Room:
         self._left = 0
         self._again = 0.0
         self._was_full = False
+        self._aside, self._newest, self._anew = 0, 0, 0.0
 
     def take(self, db: apsw.Connection, size: int) -> bool:
         """Take the room for entries of `size` bytes; say whether there was a look. Raises SpoolFull."""
@@ -81,6 +91,23 @@ class Room:
             return full
         # What was shipped makes room for the next entry. On a full disk that may fail: whoever can, keeps some spare.
         return full if full.reason == "disk" and used_bytes(db)[1] < SPARE // 2 else None
+
+    def counted(self, db: apsw.Connection) -> tuple[int, int]:
+        """How many bytes count towards the limit, and how many of these are the quarantine's, beyond its own room."""
+        self._anew = 0.0
+        return self._counted(db)
+
+    def _counted(self, db: apsw.Connection) -> tuple[int, int]:
+        if time.monotonic() >= self._anew:
+            self._aside, self._newest, self._anew = 0, 0, time.monotonic() + SELDOM_S
+        more, self._newest = db.execute(
+            "SELECT coalesce(sum(length(body) + length(reason)), 0), coalesce(max(sequence), ?1) FROM quarantine "
+            "WHERE sequence > ?1",
+            (self._newest,),
+        ).get
+        self._aside += more
+        own = min(self._aside, self._limits.size // QUARANTINE)
+        return used_bytes(db)[0] - own, self._aside - own
 
     def make(self, db: apsw.Connection) -> None:
         """Make what room there can be made on a disk that is full."""
@@ -110,13 +137,11 @@ class Room:
         """Why there is no room; where there is, how many bytes may be appended before another look."""
         used, spare = used_bytes(db)
         ease = EASE if self._was_full else 1
-        if used > self._limits.size * ease:
-            return SpoolFull(
-                f"{self._path}: the spool is full: it holds {used:,} bytes of entries that no store has yet, and "
-                f"AUDIT_SPOOL_LIMIT is {self._limits.size:,}; see to the store (`audit-pipeline doctor`), or raise the "
-                "limit",
-                "limit",
-            ), 0
+        beyond = 0
+        if used > (most := self._limits.size * ease):
+            used, beyond = self._counted(db)
+        if used > most:
+            return self._full(used, beyond, most), 0
         free, size = free_bytes(self._path.parent)
         floor = min(FLOOR, size // 8)
         if free < floor / ease and spare < SPARE:
@@ -132,6 +157,21 @@ class Room:
             ), 0
         # Other processes take of it too.
         return None, min((self._limits.size - used) // 4, max(free - floor, spare) // 4, STEP)
+
+    def _full(self, used: int, beyond: int, most: float) -> SpoolFull:
+        if used - beyond <= most:
+            return QuarantineFull(
+                f"{self._path}: the spool is full: {self._aside:,} bytes of entries lie in quarantine, which is "
+                f"{beyond:,} more than it has room of its own, and AUDIT_SPOOL_LIMIT is {self._limits.size:,}; see "
+                "`audit-pipeline quarantine list`, let `audit-pipeline quarantine retry` store them, or raise it",
+                "limit",
+            )
+        return SpoolFull(
+            f"{self._path}: the spool is full: it holds {used:,} bytes of entries that no store has yet, and "
+            f"AUDIT_SPOOL_LIMIT is {self._limits.size:,}; see to the store (`audit-pipeline doctor`), or raise the "
+            "limit",
+            "limit",
+        )
 
 
 def used_bytes(db: apsw.Connection) -> tuple[int, int]:

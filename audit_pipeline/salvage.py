@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import apsw
 
-from .card import Known
+from .card import Card, Known
 from .errors import SpoolError
 from .event import AuditEvent, format_timestamp, now_ms, uuid7
 from .files import make_private, sync_folder
@@ -123,11 +123,28 @@ def repair(path: Path, schema: str, known: Known) -> Repaired:
         made = path.with_name(path.name + ".new")
         try:
             missing = _rebuild(aside, made, path.name, schema, known)
+            _give_back(aside, Card(path).path, made)
             made.replace(path)
             sync_folder(path.parent)
         finally:
             made.unlink(missing_ok=True)
     return Repaired(_end(path), missing)
+
+
+def _give_back(aside: Path, card: Path, made: Path) -> None:
+    """Where root repairs, let those who had the spool have the new one too. Raises OSError.
+
+    SQLite itself gives its log to the owner of the database.
+    """
+    if os.geteuid() != 0:
+        return
+    # Of a spool that was gone, root made what was set aside; of one without a card, the card.
+    found = [(file.stat().st_uid, file.stat().st_gid) for file in (aside, card) if file.exists()]
+    owner, group = next((one for one in found if one[0] != 0), (0, 0))
+    if owner:
+        for file in (made, card):
+            with suppress(PermissionError):  # a root that may not
+                os.chown(file, owner, group, follow_symlinks=False)
 
 
 def is_unfinished(path: Path) -> bool:

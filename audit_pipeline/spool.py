@@ -48,7 +48,9 @@ class SpoolStatus:
     bytes: int
     """The size of the spool's files."""
     used: int
-    """How many bytes of them hold entries: what AUDIT_SPOOL_LIMIT limits."""
+    """How many bytes of them hold entries: what AUDIT_SPOOL_LIMIT limits, without the quarantine's own room."""
+    crowding: int
+    """Bytes of these that the quarantine takes of the room for entries that wait, since it has outgrown its own."""
     free: int
     """Bytes that are free on its disk."""
     damaged: tuple[Path, ...]
@@ -177,6 +179,12 @@ class Spool:
         return []
 
     @repairing
+    def first_kept(self, db: apsw.Connection) -> int:
+        """The sequence of the oldest entry that is still there: those before it were deleted. 0 where there is none."""
+        first: int = db.execute("SELECT coalesce(min(sequence), 0) FROM entries").get
+        return first
+
+    @repairing
     def _rows(self, db: apsw.Connection, after: int | None, limit: int, size: int) -> list[tuple[int, bytes]]:
         """Sequence and body of the entries after a sequence, or of those that no store has."""
         found: list[tuple[int, bytes]] = []
@@ -291,12 +299,17 @@ class Spool:
 
     @repairing
     def _settle(self, db: apsw.Connection, taken: Sequence[int], refused: Mapping[int, str]) -> None:
-        with db:
-            db.executemany("DELETE FROM quarantine WHERE sequence = ?", [(sequence,) for sequence in taken])
-            db.executemany(
-                "UPDATE quarantine SET reason = ? WHERE sequence = ?",
-                [(reason, sequence) for sequence, reason in refused.items()],
-            )
+        # Pages that are freed keep their rows, which a repair would find again, unless they are overwritten.
+        db.execute("PRAGMA secure_delete = ON")
+        try:
+            with db:
+                db.executemany("DELETE FROM quarantine WHERE sequence = ?", [(sequence,) for sequence in taken])
+                db.executemany(
+                    "UPDATE quarantine SET reason = ? WHERE sequence = ?",
+                    [(reason, sequence) for sequence, reason in refused.items()],
+                )
+        finally:
+            db.execute("PRAGMA secure_delete = OFF")
 
     @repairing
     def quarantine_reasons(self, db: apsw.Connection) -> list[str]:
@@ -313,7 +326,7 @@ class Spool:
             "FROM entries"
         ).get
         waited = oldest_ms(db)
-        used = used_bytes(db)[0]
+        used, crowding = self._room.counted(db)
         files = [self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal", "-shm")]
         return SpoolStatus(
             accepted=accepted,
@@ -322,6 +335,7 @@ class Spool:
             quarantined=quarantined,
             bytes=sum(file.stat().st_size for file in files if file.exists()),
             used=used,
+            crowding=crowding,
             free=free_bytes(self.path.parent)[0],
             damaged=damaged_files(self.path),
         )

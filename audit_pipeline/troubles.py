@@ -12,7 +12,7 @@ from .errors import SpoolError
 from .event import format_timestamp, now_ms
 from .files import free_bytes
 from .gaps import Gaps
-from .room import FLOOR
+from .room import FLOOR, QuarantineFull
 from .shipping import shipping_of
 from .spool import Spool, SpoolStatus
 
@@ -35,6 +35,7 @@ KINDS = (
     "spool-damaged",
     "gap-open",
     "quarantine",
+    "quarantine-full",
     "shipping-stopped",
     "waiting",
 )
@@ -46,6 +47,11 @@ _REFUSALS = {
     "read-only": ("spool-read-only", "Mount its disk for writing again, or give its owner the right to write."),
     "unusable": ("spool-unusable", "Put that right; entries are taken again at once."),
 }
+_QUARANTINE_FULL = (
+    "quarantine-full",
+    "Correct what sends them; `audit-pipeline quarantine retry` offers them to the store again, with --new-id those "
+    "whose id is taken under a new one; or raise AUDIT_SPOOL_LIMIT.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ def troubles(spool: Spool, gaps: Gaps) -> Iterator[Trouble]:
     """All that is wrong at the moment. Raises nothing."""
     refusal = spool.refusal()
     if refusal is not None:
-        kind, advice = _REFUSALS[refusal.reason]
+        kind, advice = _QUARANTINE_FULL if isinstance(refusal, QuarantineFull) else _REFUSALS[refusal.reason]
         yield Trouble(kind, f"no entry is recorded: {refusal}", advice)
     if missing := gaps.missing():
         advice = "An entry `audit.gap` will tell of it, as soon as the spool takes entries again."
@@ -88,6 +94,10 @@ def troubles(spool: Spool, gaps: Gaps) -> Iterator[Trouble]:
     if status.quarantined:
         number = "1 entry lies" if status.quarantined == 1 else f"{status.quarantined:,} entries lie"
         yield Trouble("quarantine", f"{number} in quarantine", "See `audit-pipeline quarantine list`.")
+    if status.crowding and not isinstance(refusal, QuarantineFull):
+        kind, advice = _QUARANTINE_FULL
+        text = f"what lies in quarantine takes {status.crowding / 1e6:,.1f} MB of the room for entries that wait"
+        yield Trouble(kind, text, advice)
     yield from _shipping(spool, status)
 
 

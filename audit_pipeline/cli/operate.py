@@ -96,10 +96,13 @@ def _replay(settings: Settings, as_json: bool) -> int:
         path = spool_path(settings, opened)
         if not path.exists():
             raise SpoolError(f"{path}: there is no spool yet; check AUDIT_STORE_URL and AUDIT_SPOOL")
-        sent = refused = 0
+        sent = refused = skipped = 0
         since = None
         with closing(Spool(path, opened.identity(path))) as held, progress(held.status().accepted, "Sending") as bar:
             for batch in replaying(held, opened):
+                skipped += batch.skipped
+                if not batch.events:
+                    break
                 since = since or format_timestamp(batch.events[0].received)
                 sent += len(batch.events)
                 for refusal in batch.refused[: max(0, NAMED - refused)]:
@@ -107,12 +110,14 @@ def _replay(settings: Settings, as_json: bool) -> int:
                 refused += len(batch.refused)
                 bar.update(batch.events[-1].sequence - bar.pos)
     if as_json:
-        click.echo(orjson.dumps({"sent": sent, "refused": refused, "since": since}))
+        click.echo(orjson.dumps({"sent": sent, "refused": refused, "skipped": skipped, "since": since}))
     else:
         stay = f"; {counted(refused)} refused, as before" if refused else ""
         first = f" The first was recorded {since}; what came before, this spool has no more." if since else ""
         click.echo(f"{counted(sent)} sent again; the store has each of them once{stay}.{first}")
-    return IN_PART if refused else DONE
+        if skipped:
+            say(f"skipped: {counted(skipped)}, deleted from the spool meanwhile (it keeps a day, 256 MiB at the most)")
+    return IN_PART if refused or skipped else DONE
 
 
 @click.command()
@@ -265,7 +270,10 @@ def _store(settings: Settings, store: Store) -> Iterator[_Finding]:
         if not isinstance(path, Path):
             yield _Finding("store", True, str(error))
         elif shipped := _shipped(settings, store):
-            advice = "Put it back from a backup; `audit-pipeline ship --replay` sends again what the spool still has."
+            advice = (
+                "Move its -wal and -shm away, if they are there, and put it back from a backup; `audit-pipeline ship "
+                "--replay` sends again what the spool still has."
+            )
             yield _Finding("store", False, f"{path}: is gone, and had {counted(shipped)} of this spool", advice)
         else:
             yield _absent("store", path)

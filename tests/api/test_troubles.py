@@ -135,6 +135,17 @@ def quarantined(audit: AuditPipeline, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 @contextmanager
+def quarantine_full(audit: AuditPipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with suppress(SpoolFull):
+        while True:
+            audit.accept([audit.prepare(catalogue["domain.created"], {"detail": "d" * 60_000})])
+            (event,) = audit.spool.pending()
+            audit.spool.mark_shipped(event.sequence, [Quarantined(event, "because")])
+    yield
+    audit.spool.settle([row.sequence for row in audit.spool.quarantine()], {})
+
+
+@contextmanager
 def stopped(audit: AuditPipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def down(self: SQLiteStore, events: Sequence[AuditEvent]) -> None:
         raise StoreUnavailable("it is down, for the test")
@@ -181,11 +192,12 @@ HARMS = {
     "spool-damaged": (damaged, ".damaged-20", "move them elsewhere"),
     "gap-open": (gap, "1 entry was not recorded", "audit.gap"),
     "quarantine": (quarantined, "1 entry", "quarantine list"),
+    "quarantine-full": (quarantine_full, "no entry is recorded: ", "quarantine retry"),
     "shipping-stopped": (stopped, "it is down, for the test", "Entries stay in the spool"),
     "waiting": (waiting, "no process ships them", "audit-pipeline ship"),
 }
-REFUSING = {"spool-limit", "spool-age", "disk-full", "spool-read-only", "spool-unusable"}
-BESIDE = {"spool-age": {"waiting"}, "disk-low": set()}
+REFUSING = {"spool-limit", "spool-age", "disk-full", "spool-read-only", "spool-unusable", "quarantine-full"}
+BESIDE = {"spool-age": {"waiting"}, "disk-low": set(), "quarantine-full": {"quarantine"}}
 """What a harm brings along."""
 
 

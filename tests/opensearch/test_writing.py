@@ -160,6 +160,33 @@ def test_an_entry_that_the_index_cannot_take_is_refused_alone(store: Store) -> N
     assert {event.id for event in fine} <= ids(store)
 
 
+def test_a_pipeline_that_is_gone_is_no_fault_of_the_entries(store: Store, opensearch: Cluster, index: str) -> None:
+    """Where the index takes no entry for its settings, one or many are kept and tried again: none is refused."""
+    first, some = entry(), [entry(target=str(number)) for number in range(3)]
+    store.append([first])
+    pipeline = f"/_ingest/pipeline/{index}"
+    opensearch.call("PUT", pipeline, {"processors": [{"set": {"field": "labels.seen", "value": "yes"}}]})
+    opensearch.call("PUT", f"/{index}/_settings", {"index.default_pipeline": index})
+    opensearch.call("DELETE", pipeline)
+    for batch in (some, some[:1], [first, some[0]]):
+        with pytest.raises(StoreUnavailable, match="takes no entry at all; was its ingest pipeline deleted"):
+            store.append(batch)
+    opensearch.call("PUT", f"/{index}/_settings", {"index.default_pipeline": None})
+    assert store.append([first, *some]) == []
+    assert ids(store) == {event.id for event in (first, *some)}
+
+
+def test_where_every_entry_is_refused_the_index_is_doubted(store: Store) -> None:
+    """Values that an index cannot take, in each entry of a batch, are a trouble, until one of them is taken."""
+    poison = [replace(entry(), action="\x00" + "x" * 40_000) for _ in range(2)]
+    store.append([entry()])
+    with pytest.raises(StoreUnavailable, match="takes no entry at all") as error:
+        store.append(poison)
+    assert "xxx" not in str(error.value)
+    assert [refusal.event for refusal in store.append([*poison, entry()])] == poison
+    assert [refusal.event for refusal in store.append(poison[:1])] == poison[:1]
+
+
 def test_what_the_index_was_closed_to_is_tried_again(store: Store, opensearch: Cluster, index: str) -> None:
     """A read-only index, as a nearly full disk makes it, refuses nothing for good."""
     first, second = entry(), entry()

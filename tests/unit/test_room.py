@@ -14,8 +14,8 @@ from audit_pipeline import SpoolFull, room
 from audit_pipeline.actions import catalogue
 from audit_pipeline.event import AuditEvent, IdFactory
 from audit_pipeline.normalize import build_event
-from audit_pipeline.room import Limits
-from audit_pipeline.spool import Spool
+from audit_pipeline.room import Limits, QuarantineFull
+from audit_pipeline.spool import Quarantined, Spool
 
 IDS = IdFactory()
 MIB = 2**20
@@ -82,6 +82,55 @@ def test_a_full_spool_takes_entries_again_a_little_below_its_limit(small: Spool)
     assert isinstance(small.refusal(), SpoolFull)
     small.mark_shipped(taken // 8)
     assert small.append([entry()]) == taken + 1
+
+
+def set_aside(spool: Spool, number: int) -> None:
+    """Let a store refuse entries of two thousand bytes for ever, ten at a time."""
+    for _ in range(number // 10):
+        spool.append([entry("refused", "d" * 2000) for _ in range(10)])
+        spool.mark_shipped(spool.status().accepted, [Quarantined(one, "because") for one in spool.pending()])
+
+
+def test_quarantine_has_room_of_its_own(small: Spool) -> None:
+    """What lies in quarantine takes none of the room for entries that wait, up to a quarter of the limit beside it."""
+    set_aside(small, 100)
+    assert fill(small) > 190
+    assert small.status().crowding == 0
+    assert small.status().used <= MIB * 1.05
+    with pytest.raises(SpoolFull, match="that no store has yet"):
+        small.append([entry()])
+
+
+def test_a_quarantine_that_outgrows_its_room_is_told_as_what_it_is(small: Spool) -> None:
+    """Where it leaves no room, no store is blamed: what refuses names it and its commands; settled, all is well."""
+    with pytest.raises(
+        SpoolFull, match=r"lie in quarantine, .*AUDIT_SPOOL_LIMIT is 1,048,576; .*quarantine re"
+    ) as full:
+        set_aside(small, 10_000)
+    assert full.value.reason == "limit"
+    assert isinstance(small.refusal(), QuarantineFull)
+    assert small.status().crowding > MIB // 4
+    assert small.status().pending == 0
+    assert len(small.quarantine()) > 300
+    small.settle([row.sequence for row in small.quarantine()], {})
+    assert small.refusal() is None
+    assert fill(small) > 200
+
+
+def test_a_full_spool_does_not_add_up_its_quarantine_each_time(small: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came into it since the last look is added; all of it every ten seconds, not by each call that is refused."""
+    set_aside(small, 50)
+    fill(small)
+    with pytest.raises(SpoolFull):
+        small.append([entry()])
+    small.file.ask(lambda db: db.execute("UPDATE quarantine SET body = zeroblob(1)"))
+    assert small._room._aside > 100_000
+    small.refusal()
+    assert small._room._aside > 100_000
+    now = time.monotonic()
+    monkeypatch.setattr(room.time, "monotonic", lambda: now + 11)
+    small.refusal()
+    assert small._room._aside < 1000
 
 
 def test_the_oldest_entry_may_wait_for_so_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

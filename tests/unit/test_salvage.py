@@ -319,6 +319,19 @@ def test_the_quarantine_is_kept(path: Path) -> None:
         assert spool.quarantined() == [Quarantined(made[3], "because")]
 
 
+@pytest.mark.parametrize("left", [0, 1, 77])
+def test_what_left_the_quarantine_does_not_come_back(path: Path, left: int) -> None:
+    """Entries that a store took in the end are found on no page again, long ones neither; those that stay are."""
+    made = filled(path, detail="long " * 3000 if left == 1 else "")
+    with closing(Spool(path, "store")) as spool:
+        spool.mark_shipped(200, [Quarantined(event, "because") for event in made])
+        spool.settle(range(1, 201 - left), {})
+    with path.open("r+b") as file:
+        file.write(random.Random(1).randbytes(100))
+    with closing(Spool(path, "store")) as spool:
+        assert spool.quarantined() == [Quarantined(event, "because") for event in made[200 - left :]]
+
+
 def test_a_row_that_is_damaged_itself(path: Path) -> None:
     """An entry whose text is noise goes to quarantine as it is; its neighbours go on, and nothing is missing."""
     made = filled(path)
@@ -331,6 +344,27 @@ def test_a_row_that_is_damaged_itself(path: Path) -> None:
         assert [event.sequence for event in events] == [*range(1, 100), *range(101, 202)]
         assert the_gap(events).context["count"] == 0
         assert [(row.sequence, row.event) for row in spool.quarantine()] == [(100, None)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody")
+@pytest.mark.parametrize("gone", ["", ".card", "the spool"])
+def test_a_repair_by_root_locks_nobody_out(path: Path, gone: str) -> None:
+    """Where `sudo audit-pipeline doctor` meets the damage, the new files belong to whom the spool belonged."""
+    filled(path)
+    for file in path.parent.iterdir():
+        os.chown(file, 65_534, 65_533)
+    if gone == "the spool":
+        path.unlink()
+    else:
+        overwrite(path, root_of_entries(path))
+    if gone == ".card":
+        path.with_name(path.name + gone).unlink()
+    with closing(Spool(path, "store")) as spool:
+        spool.append([entry()])
+        assert aside(path)
+        for suffix in ("", "-wal", "-shm", ".card"):
+            found = path.with_name(path.name + suffix).stat()
+            assert (found.st_uid, found.st_gid) == (65_534, 65_533), suffix
 
 
 def test_everything_set_aside_is_left_as_it_was(path: Path) -> None:

@@ -49,16 +49,20 @@ TAKEN = "its id is taken by an entry of other content"
 DAY_MS = 86_400_000
 _NAMES = {"day": "%Y.%m.%d", "month": "%Y.%m", "year": "%Y"}
 _TIMES = range(946_684_800_000, 32_503_680_000_000)  # the years 2000 to 2999: what the pattern of the template matches
+_ILLEGAL = "illegal_argument_exception"
+_NO_PIPELINE = "pipeline with id ["
+"""How the reason begins where the ingest pipeline of an index is gone."""
 _REFUSED = {
     "mapper_parsing_exception": "the index cannot take one of its fields",
     "strict_dynamic_mapping_exception": "the index has been set not to take one of its fields",
-    "illegal_argument_exception": "the index cannot take one of its values",
+    _ILLEGAL: "the index cannot take one of its values",
 }
 _TROUBLE = {
     "unavailable_shards_exception": "too few copies of a shard are there; wait for nodes, or lower replicas",
     "cluster_block_exception": "writing is blocked; is the disk nearly full, or an index read-only?",
     "validation_exception": "an index cannot be made; is the limit on shards (cluster.max_shards_per_node) reached?",
     "index_closed_exception": "an index is closed; open it, or delete it",
+    _ILLEGAL: "an index takes no entry at all; was its ingest pipeline deleted, or one of its settings changed?",
     "invalid_alias_name_exception": "an index has the alias's name; choose another index in AUDIT_STORE_URL",
 }
 
@@ -169,7 +173,7 @@ class Writer:
             "refresh": refresh,
             "wait_for_active_shards": copies,
             "timeout": WAIT_FOR_COPIES,
-            "filter_path": "items.create.status,items.create.error.type,items.create._seq_no",
+            "filter_path": "items.create.status,items.create.error.type,items.create.error.reason,items.create._seq_no",
         }
         body = b"".join(write.lines for write in writes)
         try:
@@ -186,14 +190,18 @@ class Writer:
         refused: list[tuple[_Write, str]] = []
         made = False
         for write, item in zip(writes, items, strict=True):
-            status, kind = item["create"]["status"], item["create"].get("error", {}).get("type", "")
+            error = item["create"].get("error", {})
+            status, kind = item["create"]["status"], error.get("type", "")
             if status == 409:
                 repeated.append(write)
-            elif status == 400:
+            elif status == 400 and not str(error.get("reason")).startswith(_NO_PIPELINE):
                 refused.append((write, kind))
             elif status >= 300:
                 raise self._trouble(status, kind)
             made = made or item["create"].get("_seq_no") == 0
+        if len(writes) > 1 and [kind for _, kind in refused] == [_ILLEGAL] * len(writes):
+            # Not each of them is to blame: a setting of the index is.
+            raise self._trouble(400, _ILLEGAL)
         if made:
             # The first document of an index that the engine has just made, it is to be hoped with the template.
             self._template.check_indices()
