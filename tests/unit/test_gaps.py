@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from audit_pipeline import AuditPipeline, SettingsError, SpoolError, SpoolFull
+from audit_pipeline import AuditPipeline, SettingsError, SpoolError, SpoolFull, gaps
 from audit_pipeline.actions import catalogue
 from audit_pipeline.event import AuditEvent, IdFactory
+from audit_pipeline.files import locked
 from audit_pipeline.gaps import HALF, Gaps
 from audit_pipeline.normalize import build_event
 from audit_pipeline.query import Query, Window
@@ -217,6 +218,45 @@ def test_a_file_that_cannot_be_written(spool: Path, file: Path, caplog: pytest.L
     file.rmdir()
     counted.count([entry()], "disk")
     assert Gaps(spool).missing() == counted.missing() == 2
+
+
+def test_a_log_handler_that_counts_waits_for_nobody(spool: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread counts in a handler of logs, and another one has to log that the file cannot be written."""
+    file.mkdir()
+    counted = Gaps(spool)
+    handles, counts = threading.Event(), threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name == "app":
+                handles.set()
+                assert counts.wait(5)
+                counted.count([entry()], "disk")
+
+    def locked_slowly(*given: object) -> object:
+        monkeypatch.undo()
+        counts.set()
+        time.sleep(0.1)  # until the handler waits
+        return locked(*given)  # type: ignore[arg-type]
+
+    def count() -> None:
+        assert handles.wait(5)
+        counted.count([entry()], "disk")
+
+    monkeypatch.setattr(gaps, "locked", locked_slowly)
+    handler = Handler()
+    logging.getLogger().addHandler(handler)
+    logs = threading.Thread(target=logging.getLogger("app").error, args=("trouble",), daemon=True)
+    threads = [logs, threading.Thread(target=count, daemon=True)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5)
+            assert not thread.is_alive()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert counted.missing() == 2
 
 
 # In a pipeline
