@@ -10,6 +10,7 @@ are made, so that a crash between telling and forgetting makes no doubles.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import struct
@@ -90,7 +91,7 @@ class _Book:
 
     def note(self, org: str, count: _Count) -> None:
         """Count. An organisation that finds no room is one of the others."""
-        if org not in self.open and len(self.encoded()) + len(org.encode()) > _ROOM:
+        if org not in self.open and len(self.encoded()) + len(orjson.dumps(org)) > _ROOM:
             org = OTHERS
         known = self.open.setdefault(org, _Count(0, count.first, count.last, 0))
         known.add(count)
@@ -284,6 +285,8 @@ def _newest(content: bytes) -> tuple[_Book, int]:
 
 def _write(file: int, number: int, written: bytes) -> None:
     """Write a book into the half that the newest one is not in, and sync it. Raises OSError: then the newest stays."""
+    if len(written) > HALF - _HEADER.size:
+        raise OSError(errno.EFBIG, "the counts take more than their room")
     if os.fstat(file).st_size < 2 * HALF:
         os.pwrite(file, bytes(2 * HALF), 0)
     half = _HEADER.pack(_MAGIC, number, len(written), zlib.crc32(written)) + written
