@@ -134,6 +134,28 @@ def test_an_older_file_is_upgraded_with_its_entries_counted(tmp_path: Path) -> N
             check_against(oracle, store, 1)
 
 
+def test_an_upgrade_does_not_keep_all_entries_in_memory(tmp_path: Path) -> None:
+    """What it sorts is in files: a store of ten million entries took a gigabyte of memory."""
+    path = tmp_path / "audit.db"
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        store.append(spread(1, 3))
+    with closing(apsw.Connection(str(path))) as db:
+        db.execute("DROP TABLE counts; DROP TRIGGER counts_insert; DROP TRIGGER counts_delete")
+        db.execute(  # few entries, but large ones
+            "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) INSERT INTO entries "
+            "SELECT i, org, randomblob(16), timestamp, action, category, user, outcome, network, hex(zeroblob(1000)) "
+            "FROM n, entries WHERE number = 1"
+        )
+        db.execute("PRAGMA user_version = 1")
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        apsw.memory_high_water(True)
+        before = apsw.memory_used()
+        assert store.setup() == [f"{path}: upgraded"]
+        assert apsw.memory_high_water() - before < 8e6
+    with closing(apsw.Connection(str(path))) as db:
+        assert db.execute("SELECT sum(n) FROM counts WHERE level = 0").get == 10_000
+
+
 def test_an_entry_that_somebody_deletes_is_counted_no_more(tmp_path: Path) -> None:
     """The counts follow the entries, whoever changes them."""
     path = tmp_path / "audit.db"

@@ -103,12 +103,14 @@ class SQLiteStore(Store):
             with self._freed:  # no fork comes between: a child would keep the file open
                 if self._file_id() is None:
                     make_private(self.path)
-            with self._connection(installing=True) as db, transaction(db, "IMMEDIATE"):
-                found = version_of(db, self.path)
-                if found == VERSION:
-                    return []
-                install(db, found)
-                return [f"{self.path}: {'upgraded' if found else 'created'}"]
+            with self._connection(installing=True) as db:
+                db.execute("PRAGMA temp_store = FILE")  # an upgrade sorts all entries
+                with transaction(db, "IMMEDIATE"):
+                    found = version_of(db, self.path)
+                    if found != VERSION:
+                        install(db, found)
+                db.execute("PRAGMA temp_store = MEMORY")
+            return [f"{self.path}: {'upgraded' if found else 'created'}"] if found != VERSION else []
 
     @_through_forks
     def append(self, events: Sequence[AuditEvent]) -> list[Refusal]:
