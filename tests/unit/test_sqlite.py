@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,25 @@ def test_a_store_that_is_replaced_during_an_append_is_offered_it_again(
         monkeypatch.undo()
         store.append([made])
         assert store.search(Query("default"), Window(10)).total == 1
+
+
+def test_a_sync_that_fails_in_a_replaced_store_cuts_no_log(tmp_path: Path) -> None:
+    """The log at its path is that of another file by then."""
+    path, log = tmp_path / "audit.db", tmp_path / "audit.db-wal"
+    failed = apsw.IOError()
+    failed.extendedresult = apsw.SQLITE_IOERR_FSYNC
+    with closing(open_store(f"sqlite:///{path}")) as store, closing(open_store(f"sqlite:///{path}")) as other:
+        assert isinstance(store, sqlite.SQLiteStore)
+        store.append(spread(1, 3))
+        with suppress(apsw.IOError), store._connection():
+            (tmp_path / "old").mkdir()
+            for file in list(tmp_path.glob("audit.db*")):
+                file.rename(tmp_path / "old" / file.name)
+            other.append(spread(20, 3))
+            content = log.read_bytes()
+            raise failed
+        assert log.read_bytes() == content
+        assert len(content) > 20_000
 
 
 @pytest.mark.parametrize("emptied", [False, True])

@@ -318,8 +318,9 @@ class SQLiteStore(Store):
             self._recall(db)
             if sync_failed(error):
                 with suppress(apsw.Error, OSError):
-                    db.set_busy_timeout(BUSY_MS)  # no fork breaks this off
-                    cut_log(db, self.path)
+                    if file_id(self.path) == file:  # the log at its path is that of this connection
+                        db.set_busy_timeout(BUSY_MS)  # no fork breaks this off
+                        cut_log(db, self.path)
             db.close()
             self._give(None)
             if broken_off:
