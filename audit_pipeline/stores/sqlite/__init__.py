@@ -35,9 +35,10 @@ BUSY_MS = 10_000
 """How long a statement waits for another process's lock, in milliseconds."""
 PAUSES_S = (0.001, 0.02)
 """The first and the longest pause before that lock is asked for again, in seconds."""
-END_S, BREAK_OFF_S, AGAIN_S = 0.2, 0.3, 0.005
-"""How long a fork waits for what is under way, in seconds: to end by itself, to be broken off, and between two tries to
-break it off."""
+AGAIN_S = 0.005
+"""How soon what is interrupted is interrupted again, in seconds: between two statements, that has no effect."""
+END_S, BREAK_OFF_S = 0.2, 0.3
+"""How long a fork waits for what is under way, in seconds: to end by itself, and to be broken off."""
 TRIES = 5
 """How often a call is done that forks break off."""
 
@@ -274,7 +275,7 @@ class SQLiteStore(Store):
             end = monotonic() + BREAK_OFF_S
             while self._used and monotonic() < end:
                 for db in self._lent:
-                    db.interrupt()  # where it is between two statements, this is without effect
+                    db.interrupt()
                 self._freed.wait_for(self._is_unused, AGAIN_S)
             self._close_idle()
 
@@ -455,14 +456,14 @@ def _in_time(db: apsw.Connection, query: Query) -> Iterator[None]:
     """Give up a query that takes longer than QUERY_S. Raises InterruptError."""
     if query.words:
         # FTS5 may go through all that begins with a word in one step of SQLite's, so that no handler is called.
-        timer = threading.Timer(QUERY_S, db.interrupt)
-        timer.daemon = True
-        timer.start()
+        ended = threading.Event()
+        watch = threading.Thread(target=_watch, args=(db, ended), daemon=True)
+        watch.start()
         try:
             yield
         finally:
-            timer.cancel()
-            timer.join()
+            ended.set()
+            watch.join()
         return
     end = monotonic() + QUERY_S
     db.set_progress_handler(lambda: monotonic() > end, 50_000)
@@ -470,6 +471,14 @@ def _in_time(db: apsw.Connection, query: Query) -> Iterator[None]:
         yield
     finally:
         db.set_progress_handler(None)
+
+
+def _watch(db: apsw.Connection, ended: threading.Event) -> None:
+    """Interrupt a query when its time is over, until it has ended."""
+    wait = QUERY_S
+    while not ended.wait(wait):
+        db.interrupt()
+        wait = AGAIN_S
 
 
 def _org(db: apsw.Connection, name: str) -> int:
