@@ -10,11 +10,13 @@ are made, so that a crash between telling and forgetting makes no doubles.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import struct
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -89,7 +91,7 @@ class _Book:
 
     def note(self, org: str, count: _Count) -> None:
         """Count. An organisation that finds no room is one of the others."""
-        if org not in self.open and len(self.encoded()) + len(org.encode()) > _ROOM:
+        if org not in self.open and len(self.encoded()) + len(orjson.dumps(org)) > _ROOM:
             org = OTHERS
         known = self.open.setdefault(org, _Count(0, count.first, count.last, 0))
         known.add(count)
@@ -138,6 +140,7 @@ class Gaps:
         self._busy = self._held = self._failing = False
         self._memory = _Book()
         self._coming: list[tuple[str, _Count]] = []
+        self._unsaid: deque[Exception] = deque()
         prepare_for_forks(self)
 
     def reserve(self) -> None:
@@ -174,7 +177,9 @@ class Gaps:
                 self._memory.seal()
             books = [one for one in (book, self._memory) if one is not None]
             events = [event for one in books for event in _entries(one, self._spool)]
-            return Told(events, (book.generation if book else 0, self._memory.generation))
+            told = Told(events, (book.generation if book else 0, self._memory.generation))
+        self._say()
+        return told
 
     def settle(self, told: Told) -> None:
         """Say that these entries are in the spool, on disk."""
@@ -183,6 +188,7 @@ class Gaps:
             self._memory.settle(in_memory)
             if in_file:
                 self._change(lambda book: book.settle(in_file))
+        self._say()
 
     def before_fork(self) -> None:
         """Finish what is under way."""
@@ -203,6 +209,12 @@ class Gaps:
 
     def _change(self, change: Callable[[_Book], None]) -> _Book | None:
         """Bring what is counted in memory into the file's book, and change that; None where it cannot be written."""
+        try:
+            return self._changed_alone(change)
+        finally:
+            self._say()
+
+    def _changed_alone(self, change: Callable[[_Book], None]) -> _Book | None:
         with self._lock:
             if self._busy:
                 return None  # in a signal handler, in the middle of a change
@@ -215,13 +227,21 @@ class Gaps:
                 self._failing = False
             except (OSError, Locked) as error:
                 if not self._failing:
-                    _log.error("%s: cannot be written (%s); entries that are missing are counted in memory",
-                               self._path, error)  # fmt: skip
+                    self._unsaid.append(error)
                 self._failing = True
                 return None
             finally:
                 self._busy = False
             return book
+
+    def _say(self) -> None:
+        """Log what there is to say. Not while the lock is held: a handler that records could wait for it."""
+        # Held by this thread, as threading.Condition asks it: in a signal handler, or in `told` and `settle`.
+        if self._unsaid and not self._lock._is_owned():  # type: ignore[attr-defined]
+            with suppress(IndexError):  # another thread says the last of it
+                while True:
+                    _log.error("%s: cannot be written (%s); entries that are missing are counted in memory",
+                               self._path, self._unsaid.popleft())  # fmt: skip
 
     def _changed(self, change: Callable[[_Book], None]) -> _Book:
         with locked(self._path, LOCK_S):
@@ -265,6 +285,8 @@ def _newest(content: bytes) -> tuple[_Book, int]:
 
 def _write(file: int, number: int, written: bytes) -> None:
     """Write a book into the half that the newest one is not in, and sync it. Raises OSError: then the newest stays."""
+    if len(written) > HALF - _HEADER.size:
+        raise OSError(errno.EFBIG, "the counts take more than their room")
     if os.fstat(file).st_size < 2 * HALF:
         os.pwrite(file, bytes(2 * HALF), 0)
     half = _HEADER.pack(_MAGIC, number, len(written), zlib.crc32(written)) + written

@@ -17,9 +17,9 @@ __all__ = ["GroupCommit", "Row"]
 CHECK_S = 0.5
 """How long a thread waits, in seconds, before it looks whether those it waits for are still there."""
 
-SLOW_S, GATHER = 0.001, 0.25
-"""Where a commit takes longer than this, in seconds, a leader gathers others for that part of it: those that the last
-one woke are about to come again, and would wait for a whole commit."""
+SLOW_S, GATHER, GATHER_S = 0.001, 0.25, 0.01
+"""Where a commit takes longer than this, in seconds, a leader gathers others for that part of it, but no longer than
+the last: those that the last one woke are about to come again, and would wait for a whole commit."""
 
 Row = tuple[int, bytes]
 """An entry as the spool has it: when it was received, in milliseconds, and its body."""
@@ -120,7 +120,7 @@ class GroupCommit:
 
         try:
             if self._took > SLOW_S:
-                time.sleep(self._took * GATHER)
+                time.sleep(min(self._took * GATHER, GATHER_S))
             with self._lock:
                 # First of all: whoever is taken along is in no list any more, and so in no other commit.
                 waiting, self._waiting = self._waiting, []

@@ -71,7 +71,9 @@ class Shipper:
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._stop = threading.Event()
+        self._choosing = threading.RLock()
         self._thread: threading.Thread | None = None
+        self._is_refused = False
         self._tidied = self._trimmed = self._marked = self._recorded = -TRIM_S
         self._limit = BATCH
         self._broke = self._in_a_row = self._gone = 0
@@ -84,10 +86,33 @@ class Shipper:
         prepare_for_forks(self)
 
     def start(self) -> None:
-        """Ship in a daemon thread from now on. Does nothing where one runs already."""
-        if self._thread is None and not self._stop.is_set():
-            self._thread = threading.Thread(target=self.run, name="audit-shipper", daemon=True)
-            self._thread.start()
+        """Ship in a daemon thread from now on. Does nothing where one runs already.
+
+        Where the system has no thread to give, that is logged, and the next call tries again.
+        """
+        if self._thread is not None or self._stop.is_set():
+            return
+        refusal: Exception | None = None
+        with self._choosing:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run_if_chosen, name="audit-shipper", daemon=True)
+                try:
+                    thread.start()
+                except (RuntimeError, MemoryError) as error:
+                    refusal = error
+                else:
+                    self._thread = self._thread or thread
+        is_news = refusal is not None and not self._is_refused
+        self._is_refused = refusal is not None
+        if is_news:  # not under the lock: a handler that records could wait for it
+            _log.warning("this process ships nothing at the moment, the next log call tries again: %s", refusal)
+
+    def _run_if_chosen(self) -> None:
+        # A signal handler may have started a thread in the middle of `start`, or raised there: one of them ships.
+        with self._choosing:
+            self._thread = self._thread or threading.current_thread()
+        if self._thread is threading.current_thread():
+            self.run()
 
     def wake(self) -> None:
         """Say that this process put something into the spool."""
@@ -118,7 +143,7 @@ class Shipper:
         """The child has no such thread, and does not hold the lock."""
         self._lock.after_fork_in_child()
         self._wake, self._hurry, self._stop = threading.Event(), threading.Event(), threading.Event()
-        self._thread = None
+        self._choosing, self._thread = threading.RLock(), None
 
     def run(self) -> None:
         """Ship until `stop` is called. Nothing that a store or a spool does ends it."""

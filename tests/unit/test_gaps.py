@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from audit_pipeline import AuditPipeline, SettingsError, SpoolError, SpoolFull
+from audit_pipeline import AuditPipeline, SettingsError, SpoolError, SpoolFull, gaps
 from audit_pipeline.actions import catalogue
 from audit_pipeline.event import AuditEvent, IdFactory
+from audit_pipeline.files import locked
 from audit_pipeline.gaps import HALF, Gaps
 from audit_pipeline.normalize import build_event
 from audit_pipeline.query import Query, Window
@@ -167,6 +168,38 @@ def test_more_organisations_than_there_is_room_for(spool: Path) -> None:
     assert len({event.id for event in told.events}) == len(told.events)
 
 
+def test_an_organisation_whose_name_grows_in_the_file(spool: Path, file: Path) -> None:
+    """A name of control characters takes six times its length there: it finds no room, and no count vanishes for it."""
+    counted = Gaps(spool)
+    made = 51
+    counted.count([entry(f"organisation {number}") for number in range(made)], "disk")
+    for number in range(3):
+        counted.count([entry(chr(1 + number) * 256)], "disk")
+        assert Gaps(spool).missing() == counted.missing() == made + number + 1
+    assert counted.in_memory() == 0
+    assert file.stat().st_size == 2 * HALF
+
+
+def test_counts_that_would_take_more_than_their_room_stay_in_memory(
+    spool: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither half is written over; what is counted is told all the same."""
+    counted = Gaps(spool)
+    counted.count([entry()], "disk")
+    monkeypatch.setattr(gaps, "_ROOM", 2 * HALF)
+    counted.count([entry(f"organisation {number}") for number in range(100)], "disk")
+    assert Gaps(spool).missing() == 1
+    assert (counted.missing(), counted.in_memory()) == (101, 100)
+    assert file.stat().st_size == 2 * HALF
+    told = counted.told()
+    assert told is not None
+    counted.settle(told)
+    assert sum(event.context["count"] for event in told.events) == 100
+    rest = counted.told()
+    assert rest is not None
+    assert [event.org for event in rest.events] == ["default"]
+
+
 @pytest.mark.parametrize("damage", ["noise", "cut", "gone"])
 def test_a_torn_write_leaves_the_counts_before_it(spool: Path, file: Path, damage: str) -> None:
     """Whatever becomes of the half that was just being written, the other one holds."""
@@ -217,6 +250,45 @@ def test_a_file_that_cannot_be_written(spool: Path, file: Path, caplog: pytest.L
     file.rmdir()
     counted.count([entry()], "disk")
     assert Gaps(spool).missing() == counted.missing() == 2
+
+
+def test_a_log_handler_that_counts_waits_for_nobody(spool: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread counts in a handler of logs, and another one has to log that the file cannot be written."""
+    file.mkdir()
+    counted = Gaps(spool)
+    handles, counts = threading.Event(), threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name == "app":
+                handles.set()
+                assert counts.wait(5)
+                counted.count([entry()], "disk")
+
+    def locked_slowly(*given: object) -> object:
+        monkeypatch.undo()
+        counts.set()
+        time.sleep(0.1)  # until the handler waits
+        return locked(*given)  # type: ignore[arg-type]
+
+    def count() -> None:
+        assert handles.wait(5)
+        counted.count([entry()], "disk")
+
+    monkeypatch.setattr(gaps, "locked", locked_slowly)
+    handler = Handler()
+    logging.getLogger().addHandler(handler)
+    logs = threading.Thread(target=logging.getLogger("app").error, args=("trouble",), daemon=True)
+    threads = [logs, threading.Thread(target=count, daemon=True)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5)
+            assert not thread.is_alive()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert counted.missing() == 2
 
 
 # In a pipeline

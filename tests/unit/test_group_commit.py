@@ -112,6 +112,15 @@ def test_threads_that_wait_share_a_commit(spool: Spool, monkeypatch: pytest.Monk
     assert written(spool) == {target: [2 * number + 1, 2 * number + 2] for number, target in enumerate(targets)}
 
 
+def test_after_a_stall_nobody_waits_for_others_to_come(spool: Spool) -> None:
+    """A commit that took seconds, shared by some, makes the next ones gather for a moment only."""
+    together(spool, ["first", "a", "b"])
+    spool._group._took = 8.0
+    began = time.monotonic()
+    together(spool, ["c"])
+    assert time.monotonic() - began < 1
+
+
 def test_a_call_that_fails_takes_no_other_with_it(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of calls that wait together, the one that finds no room is refused, and the others are recorded, once each."""
 

@@ -508,3 +508,106 @@ def test_what_comes_is_shipped_while_much_is_trimmed(tmp_path: Path, monkeypatch
         first = pipeline.spool.kept(0)[0].sequence
         assert first < 1000
         eventually(lambda: pipeline.spool.kept(0)[0].sequence > first + 5)
+
+
+# The thread
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(
+    store: Failing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At a limit on threads, log calls go on, the log says so once, and the next call ships; close() raises nothing."""
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    closing_at_once = AuditPipeline(store, tmp_path / "other.db")
+    closing_at_once.close()
+    caplog.clear()
+    with closing(AuditPipeline(store, tmp_path / "s.db")) as audit:
+        for _ in range(3):
+            audit.record("domain.created")
+        assert caplog.text.count("ships nothing at the moment") == 1
+        monkeypatch.undo()
+        audit.record("domain.created")
+        assert audit.flush(5)
+        assert sum(map(len, store.batches)) == 4
+
+
+def test_threads_that_record_at_once_start_one_shipper(
+    store: Failing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first calls in a forked child do."""
+
+    def made_slowly(**given: Any) -> threading.Thread:
+        real(0.05)
+        return Thread(**given)
+
+    ran: list[threading.Thread] = []
+    run = Shipper.run
+    Thread = threading.Thread
+    one = Shipper(tmp_path / "s.db", "memory:", store)
+    threads = [threading.Thread(target=one.start) for _ in range(8)]
+    monkeypatch.setattr(Shipper, "run", lambda self: ran.append(threading.current_thread()) or run(self))
+    monkeypatch.setattr(shipper.threading, "Thread", made_slowly)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ran == [one._thread]
+    one.stop()
+
+
+def test_a_start_that_is_broken_off_leaves_one_shipper(
+    store: Failing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal handler that raises once the thread runs: it ships, it is the only one, and `stop` waits for it."""
+
+    class Interrupted(Exception):
+        pass
+
+    def broken_off(self: threading.Thread) -> None:
+        start(self)
+        monkeypatch.undo()
+        raise Interrupted
+
+    ran: list[threading.Thread] = []
+    start, run = threading.Thread.start, Shipper.run
+    one = Shipper(tmp_path / "s.db", "memory:", store)
+    monkeypatch.setattr(threading.Thread, "start", broken_off)
+    with pytest.raises(Interrupted):
+        one.start()
+    monkeypatch.setattr(Shipper, "run", lambda self: ran.append(threading.current_thread()) or run(self))
+    eventually(lambda: one._thread is not None and one._thread.is_alive())
+    one.start()
+    shipping = one._thread
+    assert shipping is not None
+    one.stop()
+    assert not shipping.is_alive()
+    assert not ran or ran == [shipping]
+
+
+def test_a_fork_in_the_middle_of_a_start_holds_the_child_up_in_nothing(store: Failing, tmp_path: Path) -> None:
+    """The child's lock is its own."""
+    with closing(AuditPipeline(store, tmp_path / "s.db")) as audit:
+        ship = audit.shipper
+        assert isinstance(ship, Shipper)
+        taken, forked = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with ship._choosing:
+                taken.set()
+                forked.wait(10)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert taken.wait(5)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            audit.record("domain.created")
+            os._exit(0 if ship._thread is not None else 1)
+        forked.set()
+        thread.join()
+        assert os.waitpid(child, 0)[1] == 0

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from time import monotonic
-from typing import Any
+from time import monotonic, sleep
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import apsw
 
@@ -32,6 +33,34 @@ __all__ = ["STORE", "SQLiteStore"]
 
 BUSY_MS = 10_000
 """How long a statement waits for another process's lock, in milliseconds."""
+PAUSES_S = (0.001, 0.02)
+"""The first and the longest pause before that lock is asked for again, in seconds."""
+AGAIN_S = 0.005
+"""How soon what is interrupted is interrupted again, in seconds: between two statements, that has no effect."""
+END_S, BREAK_OFF_S = 0.2, 0.3
+"""How long a fork waits for what is under way, in seconds: to end by itself, and to be broken off."""
+TRIES = 5
+"""How often a call is done that forks break off."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _BrokenOff(StoreUnavailable):
+    """A fork came while the call was under way."""
+
+
+def _through_forks(ask: Callable[Concatenate[SQLiteStore, P], R]) -> Callable[Concatenate[SQLiteStore, P], R]:
+    """A method that is called again where a fork breaks it off: it has done nothing then."""
+
+    @wraps(ask)
+    def again(self: SQLiteStore, /, *args: P.args, **named: P.kwargs) -> R:
+        for _ in range(TRIES - 1):
+            with suppress(_BrokenOff):
+                return ask(self, *args, **named)
+        return ask(self, *args, **named)
+
+    return again
 
 
 class SQLiteStore(Store):
@@ -46,7 +75,9 @@ class SQLiteStore(Store):
         self._idle: list[apsw.Connection] = []
         self._file: FileId | None = None
         self._used = 0
-        self._held = self._forking = False
+        self._lent: list[apsw.Connection] = []
+        """Those of the connections in use that are open."""
+        self._held = self._forking = self._breaks_off = self._is_carried = False
         prepare_for_forks(self)
 
     @classmethod
@@ -65,6 +96,7 @@ class SQLiteStore(Store):
         """The way from the spool to the store, so that both may be moved together."""
         return "sqlite:" + os.path.relpath(os.path.realpath(self.path), os.path.realpath(spool.parent))
 
+    @_through_forks
     def setup(self) -> list[str]:
         """Create the file and its tables. See Store.setup."""
         with self._translated():
@@ -72,13 +104,16 @@ class SQLiteStore(Store):
             with self._freed:  # no fork comes between: a child would keep the file open
                 if self._file_id() is None:
                     make_private(self.path)
-            with self._connection(installing=True) as db, transaction(db, "IMMEDIATE"):
-                found = version_of(db, self.path)
-                if found == VERSION:
-                    return []
-                install(db, found)
-                return [f"{self.path}: {'upgraded' if found else 'created'}"]
+            with self._connection(installing=True) as db:
+                db.execute("PRAGMA temp_store = FILE")  # an upgrade sorts all entries
+                with transaction(db, "IMMEDIATE"):
+                    found = version_of(db, self.path)
+                    if found != VERSION:
+                        install(db, found)
+                db.execute("PRAGMA temp_store = MEMORY")
+            return [f"{self.path}: {'upgraded' if found else 'created'}"] if found != VERSION else []
 
+    @_through_forks
     def append(self, events: Sequence[AuditEvent]) -> list[Refusal]:
         """See Store.append."""
         try:
@@ -96,6 +131,8 @@ class SQLiteStore(Store):
             orgs = {name: _org(db, name) for name in {event.org for event in events}}
             number = db.execute("SELECT coalesce(max(number), 0) FROM entries").get
             for event in events:
+                if self._breaks_off:
+                    raise self._broken_off()
                 number += 1
                 db.execute(
                     "INSERT INTO entries VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (org, id) DO NOTHING",
@@ -126,6 +163,7 @@ class SQLiteStore(Store):
             raise StoreUnavailable(f"{self.path}: was replaced during an append; trying again helps")
         return refusals
 
+    @_through_forks
     def get(self, org: str, event_id: str) -> AuditEvent | None:
         """See Store.get."""
         with self._translated(), self._connection() as db:
@@ -136,6 +174,7 @@ class SQLiteStore(Store):
             ).fetchone()
             return AuditEvent.from_bytes(*row) if row else None
 
+    @_through_forks
     def search(self, query: Query, window: Window) -> Page:
         """See Store.search."""
         backwards = window.before is not None
@@ -161,17 +200,22 @@ class SQLiteStore(Store):
                 rest = found.has(key) or bool(found.numbers(1, beyond=sort_key(items[0]), backwards=True))
             return Page(items, total, has_previous=rest, has_next=more)
 
+    @_through_forks
     def snapshot(self, query: Query, limit: int, *, in_full: bool = True) -> Snapshot:
         """See Store.snapshot."""
         with self._translated():
-            db, _ = self._take()
-            try:
-                return _SQLiteSnapshot(self, db, query, limit)
-            except BaseException:
-                db.close()
-                self._give(None)
-                raise
+            file = self._file_id()
+            with self._connection(of=file) as db, _in_time(db, query), transaction(db):
+                found = Selection(db, query)
+                return _SQLiteSnapshot(self, file, found.count(), found.numbers(limit))
 
+    @_through_forks
+    def _entries(self, file: FileId | None, numbers: Sequence[int]) -> list[AuditEvent]:
+        """The entries of these numbers in a file; another one that took its place has others."""
+        with self._translated(), self._connection(of=file) as db:
+            return [AuditEvent.from_bytes(*row) for row in _contents(db, numbers)]
+
+    @_through_forks
     def arrivals(self, position: str | None, limit: int = 1000) -> Arrivals:
         """See Store.arrivals. The position is the number of the last entry: they rise in the order of transactions."""
         with self._translated(), self._connection() as db:
@@ -184,11 +228,13 @@ class SQLiteStore(Store):
         entries = [Arrival(AuditEvent.from_bytes(*row[1:]), str(row[0])) for row in rows]
         return Arrivals(entries, entries[-1].position if entries else position, more=len(rows) == limit)
 
+    @_through_forks
     def histogram(self, query: Query, edges: Sequence[int]) -> list[dict[str, int]]:
         """See Store.histogram."""
         with self._translated(), self._connection() as db, _in_time(db, query), transaction(db):
             return Selection(db, query).histogram(edges)
 
+    @_through_forks
     def organisations(self) -> list[str]:
         """See Store.organisations."""
         with self._translated(), self._connection() as db:
@@ -198,6 +244,7 @@ class SQLiteStore(Store):
             )
             return [name for (name,) in rows]
 
+    @_through_forks
     def check(self) -> str:
         """See Store.check."""
         with self._translated(), self._connection() as db:
@@ -216,49 +263,82 @@ class SQLiteStore(Store):
         self._idle = []
 
     def before_fork(self) -> None:
-        """Close the connections between two transactions. See forking."""
+        """Close the connections between two transactions. See forking.
+
+        Log calls wait meanwhile: what takes long is broken off, and done again afterwards.
+        """
         self._held = self._freed.acquire(timeout=WAIT_S)
         if self._held:
             self._forking = True
-            self._freed.wait_for(lambda: self._used == 0, WAIT_S)
+            self._freed.wait_for(self._is_unused, END_S)
+            self._breaks_off = True
+            end = monotonic() + BREAK_OFF_S
+            while self._used and monotonic() < end:
+                for db in self._lent:
+                    db.interrupt()
+                self._freed.wait_for(self._is_unused, AGAIN_S)
             self._close_idle()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
         if self._held:
-            self._forking = False
+            self._forking = self._breaks_off = False
             self._freed.notify_all()
             self._freed.release()
 
     def after_fork_in_child(self) -> None:
         """Go on, with connections of its own."""
         self._freed = threading.Condition()
-        self._forking = False
+        self._forking = self._breaks_off = False
+        # A disk that does not answer cannot be broken off. SQLite in this process takes the locks of that connection
+        # for its own then, whoever opens the file: it would read and write without any.
+        self._is_carried = self._is_carried or self._used > 0
         self._used = 0
-        abandon(self._idle)
-        self._idle = []
+        for connections in (self._idle, self._lent):
+            abandon(connections)
+        self._idle, self._lent = [], []
+
+    def _is_unused(self) -> bool:
+        return self._used == 0
+
+    def _broken_off(self) -> _BrokenOff:
+        return _BrokenOff(f"{self.path}: the process was forked in the middle of this; trying again helps")
 
     # Connections
 
     @contextmanager
-    def _connection(self, installing: bool = False) -> Iterator[apsw.Connection]:
-        """A connection of this process that nobody else uses meanwhile."""
+    def _connection(self, installing: bool = False, of: FileId | None = None) -> Iterator[apsw.Connection]:
+        """A connection of this process that nobody else uses meanwhile; where `of` is given, to that file only."""
         db, file = self._take(installing)
         try:
+            if of not in (None, file):
+                raise StoreUnavailable(f"{self.path}: was replaced in the middle of this; trying again helps")
             yield db
         except BaseException as error:
+            broken_off = self._breaks_off and isinstance(error, apsw.InterruptError | apsw.BusyError)
+            self._recall(db)
             if sync_failed(error):
                 with suppress(apsw.Error, OSError):
-                    cut_log(db, self.path)
+                    if file_id(self.path) == file:  # the log at its path is that of this connection
+                        db.set_busy_timeout(BUSY_MS)  # no fork breaks this off
+                        cut_log(db, self.path)
             db.close()
             self._give(None)
+            if broken_off:
+                raise self._broken_off() from error
             raise
+        self._recall(db)
         self._give(db, file)
 
     def _take(self, installing: bool = False) -> tuple[apsw.Connection, FileId | None]:
         """A connection, and the file that it is to."""
         with self._freed:
             self._freed.wait_for(lambda: not self._forking)
+            if self._is_carried:
+                raise StoreUnavailable(
+                    f"{self.path}: this process was forked in the middle of a call that did not end, and cannot use "
+                    "the store; start it again"
+                )
             file = self._file_id()
             if file != self._file:
                 # Deleted, or replaced: what is open would be written where nobody looks. Closing it would delete the
@@ -267,12 +347,21 @@ class SQLiteStore(Store):
                 self._idle, self._file = [], file
             self._used += 1
             if self._idle:
-                return self._idle.pop(), file
+                self._lent.append(self._idle.pop())
+                return self._lent[-1], file
         try:
-            return self._open(installing), file
+            db = self._open(installing)
         except BaseException:
             self._give(None)
             raise
+        with self._freed:
+            self._lent.append(db)
+        return db, file
+
+    def _recall(self, db: apsw.Connection) -> None:
+        """Let no fork break off what is done with a connection from now on."""
+        with self._freed:
+            self._lent = [other for other in self._lent if other is not db]
 
     def _give(self, db: apsw.Connection | None, file: FileId | None = None) -> None:
         """Give a connection back, to be used again; None for one that was closed."""
@@ -294,7 +383,7 @@ class SQLiteStore(Store):
             )
         db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
-            db.set_busy_timeout(BUSY_MS)
+            self._wait_for_locks(db)
             if not installing and (found := version_of(db, self.path)) != VERSION:
                 is_old = (
                     f"is an audit store of version {found}; upgrade it with"
@@ -309,6 +398,19 @@ class SQLiteStore(Store):
             db.close()
             raise
         return db
+
+    def _wait_for_locks(self, db: apsw.Connection) -> None:
+        """Let a connection wait for the locks of other processes, unless a fork waits for it."""
+        end = 0.0
+
+        def wait(tries: int) -> bool:
+            nonlocal end
+            if tries == 0:
+                end = monotonic() + BUSY_MS / 1000
+            sleep(min(PAUSES_S[0] * (1 + tries), PAUSES_S[1]))
+            return monotonic() < end and not self._breaks_off
+
+        db.set_busy_handler(wait)
 
     def _keep_log(self) -> None:
         """Refuse to begin a new file beside the log of one that is gone or was emptied: SQLite would delete that."""
@@ -361,14 +463,14 @@ def _in_time(db: apsw.Connection, query: Query) -> Iterator[None]:
     """Give up a query that takes longer than QUERY_S. Raises InterruptError."""
     if query.words:
         # FTS5 may go through all that begins with a word in one step of SQLite's, so that no handler is called.
-        timer = threading.Timer(QUERY_S, db.interrupt)
-        timer.daemon = True
-        timer.start()
+        ended = threading.Event()
+        watch = threading.Thread(target=_watch, args=(db, ended), daemon=True)
+        watch.start()
         try:
             yield
         finally:
-            timer.cancel()
-            timer.join()
+            ended.set()
+            watch.join()
         return
     end = monotonic() + QUERY_S
     db.set_progress_handler(lambda: monotonic() > end, 50_000)
@@ -376,6 +478,14 @@ def _in_time(db: apsw.Connection, query: Query) -> Iterator[None]:
         yield
     finally:
         db.set_progress_handler(None)
+
+
+def _watch(db: apsw.Connection, ended: threading.Event) -> None:
+    """Interrupt a query when its time is over, until it has ended."""
+    wait = QUERY_S
+    while not ended.wait(wait):
+        db.interrupt()
+        wait = AGAIN_S
 
 
 def _org(db: apsw.Connection, name: str) -> int:
@@ -410,33 +520,24 @@ def _contents(db: apsw.Connection, numbers: Sequence[int]) -> Iterator[tuple[byt
 
 
 class _SQLiteSnapshot(Snapshot):
-    """One read transaction: it sees the file as it was when it began."""
+    """The numbers of entries, which never change. It holds no connection while its client takes its time."""
 
-    def __init__(self, store: SQLiteStore, db: apsw.Connection, query: Query, limit: int) -> None:
+    def __init__(self, store: SQLiteStore, file: FileId | None, total: int, numbers: Sequence[int]) -> None:
+        self.total = total
         self._store = store
-        self._db = db
-        self._lock = threading.Lock()
+        self._file = file
+        self._numbers = numbers
         self._closed = False
-        db.execute("BEGIN")
-        with _in_time(db, query):
-            found = Selection(db, query)
-            self.total = found.count()
-            self._numbers = found.numbers(limit)
 
     def batches(self, size: int = 1000) -> Iterator[Sequence[AuditEvent]]:
         for first in range(0, len(self._numbers), size):
             # A client that leaves closes the snapshot from another thread, in the middle of this.
-            with self._lock, self._store._translated():
-                rows = _contents(self._db, self._numbers[first : first + size])
-                batch = [AuditEvent.from_bytes(*row) for row in rows]
-            yield batch
+            if self._closed:
+                raise StoreError("the snapshot is closed")
+            yield self._store._entries(self._file, self._numbers[first : first + size])
 
     def close(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._db.close()
-                self._store._give(None)
+        self._closed = True
 
 
 STORE = SQLiteStore
