@@ -555,6 +555,7 @@ def test_threads_that_record_at_once_start_one_shipper(
         thread.start()
     for thread in threads:
         thread.join()
+    eventually(lambda: bool(ran))
     assert ran == [one._thread]
     one.stop()
 
