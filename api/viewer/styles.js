@@ -153,6 +153,8 @@ export const styles = css`
   [aria-expanded="true"]:dir(rtl) > span { transform: rotate(-90deg); }
   .badge { display: inline-flex; align-items: center; max-width: 100%; gap: 5px; padding: 0 8px; border-radius: 11px; font-size: 12px; line-height: 22px; font-weight: 500; vertical-align: middle; color: var(--_tone); background: var(--_back); }
   .badge .icon { font-weight: 700; width: 9px; text-align: center; flex: none; }
+  .failed { flex: none; width: 14px; margin-inline-start: -4px; border-radius: 7px; font: 700 11px/14px var(--_font); text-align: center; color: var(--_surface); background: var(--_tone); print-color-adjust: exact; }
+  .failed::before { content: "!"; }
   .skeleton span { display: block; height: 12px; border-radius: var(--_radius); background: var(--_line); opacity: 0.5; }
 
   /* One entry */
@@ -226,7 +228,7 @@ export const styles = css`
   }
 
   @media (forced-colors: active) {
-    .badge, .chip, .bar, .panel { border: 1px solid; }
+    .badge, .failed, .chip, .bar, .panel { border: 1px solid; }
     .bars rect { fill: CanvasText; stroke: Canvas; }
     .switch .knob::after { border: 1px solid; }
     button.primary:not([aria-disabled="true"]), a.primary { color: ButtonText; }

@@ -28,6 +28,14 @@ BADGES = """all => all.map(one => {
     return [one.title, one.lastChild.textContent, one.querySelector("[aria-hidden=true]").textContent, color,
             backgroundColor];
 })"""
+# Of each mark and the badge around it, by WCAG 2.2.
+CONTRASTS = """all => all.map(one => {
+    const light = (at) => getComputedStyle(at).backgroundColor.match(/\\d+/g).slice(0, 3).map((part) => part / 255)
+        .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0.05);
+    const [less, more] = [light(one), light(one.parentElement)].sort((a, b) => a - b);
+    return more / less;
+})"""
 
 
 def details_of(page: Page, place: int = 0) -> Any:
@@ -76,6 +84,30 @@ def test_each_action_is_a_badge_in_its_tone(page: Page, live_once: Live) -> None
     found = page.locator("td.action .badge").evaluate_all(BADGES)
     assert sorted(found) == sorted([action.id, action.label, *TONES[action.tone]] for action in actions)
     assert {action.tone for action in actions} == set(TONES)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_failed_is_marked(
+    new_context: Callable[..., BrowserContext], live_once: Live, axe: Callable[[Page], list[str]], scheme: str
+) -> None:
+    """What failed has a mark that stands out, and is no text: in the table, on cards, in details."""
+    tones = ("backup.created", "settings.updated", "domain.deleted", "service.restarted")
+    recorded(live_once, *({"action": action} for action in tones))
+    recorded(live_once, *({"action": action, "outcome": "failure", "user": "eve"} for action in tones))
+    page = looked_at(new_context(color_scheme=scheme).new_page(), live_once, "8 entries", "/?sort=action")
+    labels = [catalogue[action].label for action in sorted(tones) for _ in range(2)]
+    for width in (1280, 500):
+        page.set_viewport_size({"width": width, "height": 800})
+        failed = rows(page).filter(has=page.get_by_role("img", name="failed", exact=True))
+        expect(failed).to_have_count(4)
+        expect(failed.filter(has_text="eve")).to_have_count(4)
+        assert [row[1] for row in rows_seen(page)] == labels
+        assert page.get_by_role("img").all_text_contents() == [""] * 4
+        contrasts = page.get_by_role("img").evaluate_all(CONTRASTS)
+        assert min(contrasts) >= 3, contrasts
+        assert axe(page) == []
+    failed.last.get_by_role("button", name="Show details").click()
+    expect(page.locator(".whole").get_by_role("img", name="failed")).to_be_visible()
 
 
 def test_cells_are_short_and_hide_nothing(page: Page, live_once: Live) -> None:
