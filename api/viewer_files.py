@@ -46,6 +46,8 @@ _ASIDE = re.compile(
 # A line with a comment at its end takes no other line to it.
 _LINE_GOES_ON = re.compile(rb"^((?:(?!//).)*[{(\[,;])\n", re.MULTILINE)
 _SPACE = re.compile(rb"(?<=\{) | (?=\})|(?<=\)) (?=\{)| (=>|===|!==|&&|\|\||\?\?|=) ")
+_STYLES = re.compile(rb"css`[^`]*`")
+_STYLE_SPACE = re.compile(rb"(?<=[:,;>]) | (?=[>{])")
 _VERSION = re.compile(r"([0-9a-f]{12})/")
 _FOR_GOOD = "public, max-age=31536000, immutable"
 _ASK_EACH_TIME = "no-cache"
@@ -139,7 +141,8 @@ def _contents(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, byte
 
 
 def _tight(module: bytes) -> bytes:
-    return _SPACE.sub(rb"\1", _LINE_GOES_ON.sub(rb"\1", _ASIDE.sub(b"", module)))
+    code = _SPACE.sub(rb"\1", _LINE_GOES_ON.sub(rb"\1", _ASIDE.sub(b"", module)))
+    return _STYLES.sub(lambda styles: _STYLE_SPACE.sub(b"", styles[0]), code)
 
 
 def _suffix(name: str) -> str:
