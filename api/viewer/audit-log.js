@@ -513,9 +513,11 @@ export class AuditLog extends LitElement {
 
   /** Somebody gave a token: it is used from now on, and told to the page, which may keep it. */
   signIn(token) {
+    const again = token === this.token;
     this.#tell("signed-in", { token });
     this.token = token;
     this.reading.problem = null;
+    if (again) this.refresh();
   }
 
   render() {
