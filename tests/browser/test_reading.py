@@ -127,6 +127,35 @@ def test_cells_are_short_and_hide_nothing(page: Page, live_once: Live) -> None:
     expect(own).to_have_count(12)
 
 
+@pytest.mark.parametrize("width", [1280, 1000, 800, 500])
+def test_columns_fit_what_is_in_them(page: Page, live_once: Live, width: int) -> None:
+    """Usual values are seen whole, on two lines of a row where they have to be, and so is the end of each address."""
+    usual = {
+        "action": "backup.schedule_updated",
+        "target": "team1217@nordwind.example",
+        "detail": "Plan changed to Enterprise from Business",
+        "user": "alice@mx.example",
+    }
+    addresses = ("2001:db8:1234:5678:9abc:def1:2345:6789", "2001:db8:0:d6:abcd:1234:5678:1", "192.168.100.1", "")
+    recorded(live_once, *(usual | {"ip": ip} for ip in addresses))
+    page.set_viewport_size({"width": width, "height": 800})
+    looked_at(page, live_once, "4 entries")
+    assert sorted(row[5] for row in rows_seen(page)) == [
+        "", "192.168.100.xxx", "2001:db8:0:d6:abcd:1234:5678:xxxx", "2001:db8:1234:5678:9abc:def1:2345:xxxx",
+    ]  # fmt: skip
+    cut = (
+        rows(page)
+        .locator("td, td bdi")
+        .evaluate_all(
+            "all => all.filter(one => one.scrollWidth > one.clientWidth + 1 || one.scrollHeight > one.clientHeight + 1)"
+            ".map(one => one.textContent)"
+        )
+    )
+    assert cut == []
+    if width == 1280:
+        assert {row.bounding_box()["height"] for row in rows(page).all()} == {36}  # type: ignore[index]
+
+
 def test_details_are_shown_below_the_row(page: Page, live: Live) -> None:
     """The whole entry opens in place: values uncut, both times in both zones, context, problems; and it closes."""
     at = ago(days=2).replace(hour=22, minute=30)
