@@ -535,7 +535,7 @@ export class AuditLog extends LitElement {
         <span class="space"></span>
         ${this.urlState === "none" ? nothing : this.copier("view", t.copyLink, () => this.viewLink())}
         <span class="muted">${t.zone(zoneName(view.zone))}</span>
-        ${toggle(t.utc, view.zone === "utc", () => this.setZone(view.zone === "utc" ? "local" : "utc"), "utc")}
+        ${toggle(t.utc, zoneName(view.zone) === "UTC", zoneName("local") === "UTC" ? nothing : () => this.setZone(view.zone === "utc" ? "local" : "utc"), "utc")}
       </div>
       <div aria-live="polite">${panels.news(this)}</div> ${table(this)} ${panels.none(this)} ${pager(this)}
     </div>`;

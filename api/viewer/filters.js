@@ -26,8 +26,8 @@ export function toolbar(host) {
   </div>`;
 }
 
-/** A switch. */
-export const toggle = (label, on, change, name) => html`<button type="button" role="switch" class="switch ${name}" aria-checked=${String(on)} @click=${change}
+/** A switch; where `change` is `nothing` it stays as it is. */
+export const toggle = (label, on, change, name) => html`<button type="button" role="switch" class="switch ${name}" aria-checked=${String(on)} aria-disabled=${change === nothing ? "true" : nothing} @click=${change}
   ><span class="knob" aria-hidden="true"></span>${label}</button>`;
 
 function period(host) {

@@ -68,6 +68,7 @@ export const styles = css`
   .switch .knob::after { content: ""; position: absolute; inset-block: 2px; inset-inline-start: 2px; width: 10px; border-radius: 5px; background: var(--_control); }
   .switch[aria-checked="true"] .knob { background: var(--_accent); border-color: var(--_accent); }
   .switch[aria-checked="true"] .knob::after { inset-inline: auto 2px; background: var(--_on-accent); }
+  .switch[aria-disabled] .knob { opacity: 0.5; }
   .status .switch { min-height: 24px; padding-block: 1px; }
 
   /* Toolbar, chips, bars */
