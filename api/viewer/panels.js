@@ -57,7 +57,7 @@ function invalid(host) {
   const { t } = host;
   const errors = [...(host.reading.problem?.errors || []), ...host.wrong.map((parameter) => ({ parameter, detail: t.notAllowed }))];
   return html`<div part="problem" class="bar red" role="alert"><strong>${t.invalid}</strong>
-    <ul>${errors.map(({ parameter, detail }) => html`<li><code>${parameter}</code>: ${detail}</li>`)}</ul>
+    <ul>${errors.map(({ parameter, detail }) => html`<li><code>${parameter}</code>: ${said(detail)}</li>`)}</ul>
     ${button(t.removeThese, () => host.removeWrong(errors.map(({ parameter }) => parameter)), "primary")} ${button(t.clear, () => host.clear())}</div>`;
 }
 
