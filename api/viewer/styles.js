@@ -168,8 +168,9 @@ export const styles = css`
   .linked { border: 1px solid var(--_line); border-radius: var(--_radius); background: var(--_raised); padding: 8px 16px 16px; margin-block-end: 8px; }
   .linked h2 { font: inherit; font-weight: 600; display: flex; justify-content: space-between; align-items: center; margin: 0 0 8px; }
   .whole { display: grid; gap: 12px; }
-  .line, .tree > div { display: grid; grid-template-columns: 96px minmax(0, 1fr); gap: 2px 12px; padding-block: 2px; }
-  .tree > div { grid-template-columns: minmax(64px, max-content) minmax(0, 1fr); padding-block: 1px; }
+  .line, .tree, .tree > div { display: grid; grid-template-columns: 96px minmax(0, 1fr); gap: 2px 12px; padding-block: 2px; }
+  .tree { grid-template-columns: fit-content(40%) minmax(0, 1fr); padding: 0; }
+  .tree > div { grid-column: span 2; grid-template-columns: subgrid; padding: 0; }
   .tree > div:has(> dd > .tree, > dd > ol) { grid-template-columns: minmax(0, 1fr); }
   .tree > div > dd > :is(.tree, ol) { padding-inline-start: 16px; border-inline-start: 1px solid var(--_line); }
   dt { color: var(--_muted); }

@@ -198,6 +198,27 @@ def test_details_are_shown_below_the_row(page: Page, live: Live) -> None:
     assert items_seen(page) == ["first", "x" * 300 + "…"]
 
 
+@pytest.mark.parametrize("width", [1280, 360])
+def test_values_of_the_context_are_aligned(page: Page, live_once: Live, width: int) -> None:
+    """They begin at one place, however long their keys are; those of an object within at one of its own."""
+    within = {"quota": 12, "previous_quota": 10}
+    recorded(live_once, {"context": {"size": 12, "user_agent": "Mozilla/5.0 " * 30, "k" * 500: "x", "before": within}})
+    page.set_viewport_size({"width": width, "height": 800})
+    looked_at(page, live_once, "1 entry")
+    trees = details_of(page).locator(".tree")
+    expect(trees).to_have_count(2)
+    for tree, values in ((trees.nth(0), 3), (trees.nth(1), 2)):
+        boxes = (
+            tree.locator("> div > dd")
+            .filter(has=page.locator("> bdi"))
+            .evaluate_all("all => all.map(one => one.getBoundingClientRect()).map(({ left, width }) => [left, width])")
+        )
+        assert len(boxes) == values
+        assert len({left for left, _ in boxes}) == 1
+        assert min(space for _, space in boxes) > 100
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_an_entry_is_copied(page: Page, live_once: Live) -> None:
     """The clipboard has the entry as the API gives it, and the button says so."""
     (entry,) = recorded(live_once, {"target": 'a "b"', "context": {"deep": [1, {"x": "y"}]}, "ip": "192.0.2.1"})
