@@ -142,7 +142,7 @@ export const styles = css`
   .arrow { margin-inline-start: 4px; opacity: 0.5; }
   [aria-sort="ascending"] .arrow, [aria-sort="descending"] .arrow { opacity: 1; color: var(--_accent); }
   td { height: 36px; padding: 0 8px; border-block-end: 1px solid var(--_line); vertical-align: middle; overflow: hidden; overflow-wrap: anywhere; line-height: 16px; }
-  .timestamp { width: 212px; } .action { width: 202px; } .target { width: 17%; } .user { width: 16%; } .ip { width: 164px; }
+  .timestamp { width: 212px; } .action { width: 202px; } .target { width: 19%; } .user { width: 16%; } .ip { width: 164px; }
   td.ip { font-family: var(--_mono); font-size: 12px; }
   /* Two lines fit into a row; of an address, the end says that it is masked. */
   td bdi { display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow: hidden; }
@@ -200,7 +200,7 @@ export const styles = css`
 
   /* Narrower: first the columns give way, then rows become cards. */
   @container audit-log (max-width: 1000px) {
-    .timestamp { width: 148px; } .action { width: 172px; }
+    .timestamp { width: 148px; } .action { width: 172px; } .target { width: 17%; }
     td bdi { -webkit-line-clamp: 3; }
   }
   @container audit-log (max-width: 820px) {
