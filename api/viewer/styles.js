@@ -144,8 +144,8 @@ export const styles = css`
   td { height: 36px; padding: 0 8px; border-block-end: 1px solid var(--_line); vertical-align: middle; overflow: hidden; overflow-wrap: anywhere; line-height: 16px; }
   .timestamp { width: 212px; } .action { width: 202px; } .target { width: 19%; } .user { width: 16%; } .ip { width: 164px; }
   td.ip { font-family: var(--_mono); font-size: 12px; }
-  /* Two lines fit into a row; of an address, the end says that it is masked. */
-  td bdi { display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow: hidden; }
+  /* Two lines fit into a row, a third makes it higher; of an address, the end says that it is masked. */
+  td bdi { display: -webkit-box; -webkit-line-clamp: 3; -webkit-box-orient: vertical; overflow: hidden; }
   td.ip bdi { display: block; }
   .more + time { display: inline-block; max-width: calc(100% - 28px); vertical-align: middle; }
   tr.entry { cursor: pointer; }
@@ -201,7 +201,6 @@ export const styles = css`
   /* Narrower: first the columns give way, then rows become cards. */
   @container audit-log (max-width: 1000px) {
     .timestamp { width: 148px; } .action { width: 172px; } .target { width: 17%; }
-    td bdi { -webkit-line-clamp: 3; }
   }
   @container audit-log (max-width: 820px) {
     .timestamp { width: 132px; } .action { width: 164px; } .ip { width: 132px; } .target, .user { width: auto; }

@@ -129,7 +129,7 @@ def test_cells_are_short_and_hide_nothing(page: Page, live_once: Live) -> None:
 
 @pytest.mark.parametrize("width", [1280, 1000, 800, 500])
 def test_columns_fit_what_is_in_them(page: Page, live_once: Live, width: int) -> None:
-    """Usual values are seen whole, on two lines of a row where they have to be, and so is the end of each address."""
+    """Usual values are seen whole, on several lines where they have to be, and so is the end of each address."""
     usual = {
         "action": "backup.schedule_updated",
         "target": "team1217@nordwind.example",
@@ -154,6 +154,12 @@ def test_columns_fit_what_is_in_them(page: Page, live_once: Live, width: int) ->
     assert cut == []
     if width == 1280:
         assert {row.bounding_box()["height"] for row in rows(page).all()} == {36}  # type: ignore[index]
+        long = "Forwards to tomasz1175@blue-harbor.example"
+        recorded(live_once, usual | {"detail": long})
+        looked_at(page, live_once, "1 entry", "/?q=forwards")
+        detail = page.locator("td.detail bdi")
+        expect(detail).to_have_text(long)
+        assert detail.evaluate("one => one.scrollHeight <= one.clientHeight + 1")
 
 
 def test_details_are_shown_below_the_row(page: Page, live: Live) -> None:
