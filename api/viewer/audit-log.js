@@ -3,7 +3,7 @@
 import { LitElement, html, nothing } from "./vendor/lit.js";
 import { Client, Problem, download, save } from "./client.js";
 import { isDay, number, zoneName } from "./dates.js";
-import { boundsWith, chips, limitNote, toggle, toolbar } from "./filters.js";
+import { boundsWith, chips, isRefused, limitNote, toggle, toolbar } from "./filters.js";
 import { Following } from "./live.js";
 import * as panels from "./panels.js";
 import { Reading, countDown } from "./reading.js";
@@ -469,7 +469,7 @@ export class AuditLog extends LitElement {
   // Export
 
   async exportCsv() {
-    if (this.exporting?.busy) return;
+    if (this.exporting?.busy || isRefused(this)) return;
     this.closeExport();
     const cancelling = new AbortController();
     const state = (this.exporting = { busy: true, rows: 0, of: 0, cancelling });
@@ -513,9 +513,11 @@ export class AuditLog extends LitElement {
 
   /** Somebody gave a token: it is used from now on, and told to the page, which may keep it. */
   signIn(token) {
+    const again = token === this.token;
     this.#tell("signed-in", { token });
     this.token = token;
     this.reading.problem = null;
+    if (again) this.refresh();
   }
 
   render() {
@@ -533,9 +535,9 @@ export class AuditLog extends LitElement {
         <span class="space"></span>
         ${this.urlState === "none" ? nothing : this.copier("view", t.copyLink, () => this.viewLink())}
         <span class="muted">${t.zone(zoneName(view.zone))}</span>
-        ${toggle(t.utc, view.zone === "utc", () => this.setZone(view.zone === "utc" ? "local" : "utc"), "utc")}
+        ${toggle(t.utc, zoneName(view.zone) === "UTC", zoneName("local") === "UTC" ? nothing : () => this.setZone(view.zone === "utc" ? "local" : "utc"), "utc")}
       </div>
-      <div aria-live="polite">${panels.news(this)}</div> ${table(this)} ${panels.none(this)} ${pager(this)}
+      <div aria-live="polite">${panels.news(this)}</div> ${table(this)} ${panels.none(this)} ${isRefused(this) ? nothing : pager(this)}
     </div>`;
   }
 }

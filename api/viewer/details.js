@@ -31,7 +31,7 @@ export function details(host, state) {
     <dl>
       ${line("timestamp", moment(entry.timestamp))}
       ${line("received", moment(entry.received))}
-      ${line("action", html`${badge(entry)} <code>${entry.action}</code>`, only("action", entry.action, { action: [entry.action], category: [] }))}
+      ${line("action", html`${badge(entry, t)} <code>${entry.action}</code>`, only("action", entry.action, { action: [entry.action], category: [] }))}
       ${line("category", host.categoryLabel(entry.category), only("category", entry.category, { category: [entry.category], action: [] }))}
       ${line("outcome", t.outcomes[entry.outcome], only("outcome", entry.outcome, { outcome: entry.outcome }))}
       ${line("target", text(entry.target), only("target", entry.target, phrase(entry.target)))}

@@ -22,12 +22,12 @@ export function toolbar(host) {
     </span>
     <span class="space"></span>
     ${toggle(t.live, host.following.on, () => host.setLive(!host.following.on), "live")}
-    <button type="button" class="primary" part="export" aria-disabled=${String(!!host.exporting?.busy)} @click=${() => host.exportCsv()}>${t.exporting}</button>
+    <button type="button" class="primary" part="export" aria-disabled=${String(!!host.exporting?.busy || isRefused(host))} @click=${() => host.exportCsv()}>${t.exporting}</button>
   </div>`;
 }
 
-/** A switch. */
-export const toggle = (label, on, change, name) => html`<button type="button" role="switch" class="switch ${name}" aria-checked=${String(on)} @click=${change}
+/** A switch; where `change` is `nothing` it stays as it is. */
+export const toggle = (label, on, change, name) => html`<button type="button" role="switch" class="switch ${name}" aria-checked=${String(on)} aria-disabled=${change === nothing ? "true" : nothing} @click=${change}
   ><span class="knob" aria-hidden="true"></span>${label}</button>`;
 
 function period(host) {
@@ -132,8 +132,11 @@ function actionChips(host, view) {
   return chips;
 }
 
+/** Whether the server refused the view: there are no pages of it, and no CSV. */
+export const isRefused = ({ reading }) => reading.problem?.name === "invalid-query";
+
 /** Whether a panel says what is wrong with the view, or that nothing matches; it has a button that clears all. */
-export const isInvalid = ({ reading, wrong }) => reading.problem?.name === "invalid-query" || wrong.length > 0;
+export const isInvalid = (host) => isRefused(host) || host.wrong.length > 0;
 export const isEmpty = ({ reading }) => !reading.problem && reading.answer?.total === 0;
 
 export function chips(host) {

@@ -32,6 +32,10 @@ log.addEventListener("audit-signed-in", ({ detail }) => {
   sessionStorage.setItem(KEY, detail.token);
   use(detail.token);
 });
+log.addEventListener("audit-problem", ({ detail }) => {
+  // Whose token was refused is signed out already.
+  if (detail.name === "unauthorized") leave.hidden = true;
+});
 leave.addEventListener("click", () => {
   sessionStorage.removeItem(KEY);
   use("");

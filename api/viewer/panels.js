@@ -7,7 +7,9 @@ import { chipsOf, isEmpty, isInvalid } from "./filters.js";
 
 const panel = (kind, title, content = nothing) => html`<div part="panel" class="panel ${kind}"><strong>${title}</strong>${content}</div>`;
 const button = (label, act, kind = "") => html`<button type="button" class=${kind} @click=${act}>${label}</button>`;
-const hint = (text) => (text ? html`<p>${text}</p>` : nothing);
+// What stands between backticks is code.
+const said = (text) => text.split(/`([^`]+)`/).map((part, place) => (place % 2 ? html`<code>${part}</code>` : part));
+const hint = (text) => (text ? html`<p>${said(text)}</p>` : nothing);
 
 /** Whether nothing but a panel is to be seen: nobody is signed in, or nobody may look. */
 export const isClosed = (problem) => !!problem && ["unauthorized", "forbidden", "plan-required"].includes(problem.name);
@@ -28,7 +30,7 @@ function signIn(host) {
     event.preventDefault();
     host.signIn(new FormData(event.target).get("token").trim());
   };
-  return panel("closed", t.signedOut, html`${hint(t.signedOutHint)}
+  return panel("closed", t.signedOut, html`${host.token ? html`<p class="bar red" role="alert">${t.tokenRefused}</p>` : nothing}${hint(t.signedOutHint)}
     <form @submit=${submit}><label>${t.token} <input name="token" type="password" autocomplete="off" required></label> <button type="submit" class="primary">${t.signIn}</button></form>`);
 }
 
@@ -55,7 +57,7 @@ function invalid(host) {
   const { t } = host;
   const errors = [...(host.reading.problem?.errors || []), ...host.wrong.map((parameter) => ({ parameter, detail: t.notAllowed }))];
   return html`<div part="problem" class="bar red" role="alert"><strong>${t.invalid}</strong>
-    <ul>${errors.map(({ parameter, detail }) => html`<li><code>${parameter}</code>: ${detail}</li>`)}</ul>
+    <ul>${errors.map(({ parameter, detail }) => html`<li><code>${parameter}</code>: ${said(detail)}</li>`)}</ul>
     ${button(t.removeThese, () => host.removeWrong(errors.map(({ parameter }) => parameter)), "primary")} ${button(t.clear, () => host.clear())}</div>`;
 }
 

@@ -68,6 +68,7 @@ export const styles = css`
   .switch .knob::after { content: ""; position: absolute; inset-block: 2px; inset-inline-start: 2px; width: 10px; border-radius: 5px; background: var(--_control); }
   .switch[aria-checked="true"] .knob { background: var(--_accent); border-color: var(--_accent); }
   .switch[aria-checked="true"] .knob::after { inset-inline: auto 2px; background: var(--_on-accent); }
+  .switch[aria-disabled] .knob { opacity: 0.5; }
   .status .switch { min-height: 24px; padding-block: 1px; }
 
   /* Toolbar, chips, bars */
@@ -140,9 +141,13 @@ export const styles = css`
   .sort { border: 0; background: none; padding: 0 8px; min-height: 34px; width: 100%; text-align: start; font-weight: inherit; color: inherit; }
   .arrow { margin-inline-start: 4px; opacity: 0.5; }
   [aria-sort="ascending"] .arrow, [aria-sort="descending"] .arrow { opacity: 1; color: var(--_accent); }
-  td { height: 36px; padding: 0 8px; border-block-end: 1px solid var(--_line); vertical-align: middle; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-  .timestamp { width: 216px; } .action { width: 190px; } .target { width: 22%; } .user { width: 17%; } .ip { width: 148px; }
+  td { height: 36px; padding: 0 8px; border-block-end: 1px solid var(--_line); vertical-align: middle; overflow: hidden; overflow-wrap: anywhere; line-height: 16px; }
+  .timestamp { width: 212px; } .action { width: 202px; } .target { width: 19%; } .user { width: 16%; } .ip { width: 164px; }
   td.ip { font-family: var(--_mono); font-size: 12px; }
+  /* Two lines fit into a row, a third makes it higher; of an address, the end says that it is masked. */
+  td bdi { display: -webkit-box; -webkit-line-clamp: 3; -webkit-box-orient: vertical; overflow: hidden; }
+  td.ip bdi { display: block; }
+  .more + time { display: inline-block; max-width: calc(100% - 28px); vertical-align: middle; }
   tr.entry { cursor: pointer; }
   tr.entry:hover > td, tr.opened > td { background: var(--_raised); }
   tr.new > td { animation: came 2.4s ease-out; }
@@ -151,17 +156,21 @@ export const styles = css`
   .more span, .step span, .turn { display: inline-block; }
   [aria-expanded="true"] > span { transform: rotate(90deg); }
   [aria-expanded="true"]:dir(rtl) > span { transform: rotate(-90deg); }
-  .badge { display: inline-flex; align-items: center; max-width: 100%; gap: 5px; padding: 0 8px; border-radius: 11px; font-size: 12px; line-height: 22px; font-weight: 500; vertical-align: middle; color: var(--_tone); background: var(--_back); }
+  .badge { display: inline-flex; align-items: center; max-width: 100%; gap: 5px; padding: 3px 8px; border-radius: 11px; font-size: 12px; line-height: 16px; text-align: start; font-weight: 500; vertical-align: middle; color: var(--_tone); background: var(--_back); }
   .badge .icon { font-weight: 700; width: 9px; text-align: center; flex: none; }
+  .failed { flex: none; width: 14px; margin-inline-start: -4px; border-radius: 7px; font: 700 11px/14px var(--_font); text-align: center; color: var(--_surface); background: var(--_tone); print-color-adjust: exact; }
+  .failed::before { content: "!"; }
   .skeleton span { display: block; height: 12px; border-radius: var(--_radius); background: var(--_line); opacity: 0.5; }
 
   /* One entry */
-  tr.details > td { height: auto; padding-block: 12px 16px; padding-inline: 36px 16px; white-space: normal; background: var(--_raised); overflow: visible; }
+  tr.details > td { height: auto; padding-block: 12px 16px; padding-inline: 36px 16px; line-height: 20px; background: var(--_raised); overflow: visible; }
+  tr.details bdi { display: inline; }
   .linked { border: 1px solid var(--_line); border-radius: var(--_radius); background: var(--_raised); padding: 8px 16px 16px; margin-block-end: 8px; }
   .linked h2 { font: inherit; font-weight: 600; display: flex; justify-content: space-between; align-items: center; margin: 0 0 8px; }
   .whole { display: grid; gap: 12px; }
-  .line, .tree > div { display: grid; grid-template-columns: 96px minmax(0, 1fr); gap: 2px 12px; padding-block: 2px; }
-  .tree > div { grid-template-columns: minmax(64px, max-content) minmax(0, 1fr); padding-block: 1px; }
+  .line, .tree, .tree > div { display: grid; grid-template-columns: 96px minmax(0, 1fr); gap: 2px 12px; padding-block: 2px; }
+  .tree { grid-template-columns: fit-content(40%) minmax(0, 1fr); padding: 0; }
+  .tree > div { grid-column: span 2; grid-template-columns: subgrid; padding: 0; }
   .tree > div:has(> dd > .tree, > dd > ol) { grid-template-columns: minmax(0, 1fr); }
   .tree > div > dd > :is(.tree, ol) { padding-inline-start: 16px; border-inline-start: 1px solid var(--_line); }
   dt { color: var(--_muted); }
@@ -191,15 +200,13 @@ export const styles = css`
 
   /* Narrower: first the columns give way, then rows become cards. */
   @container audit-log (max-width: 1000px) {
-    .timestamp { width: 206px; } .action { width: 172px; } .ip { width: 136px; }
+    .timestamp { width: 148px; } .action { width: 172px; } .target { width: 17%; }
   }
   @container audit-log (max-width: 820px) {
-    .timestamp { width: 132px; } .action { width: 156px; } .ip { width: 132px; } .target, .user { width: auto; }
+    .timestamp { width: 132px; } .action { width: 164px; } .ip { width: 132px; } .target, .user { width: auto; }
     td, th, .sort { padding-inline: 6px; }
-    td { white-space: normal; overflow-wrap: anywhere; padding-block: 3px; line-height: 18px; font-size: 13px; }
-    .more + time { display: inline-block; max-width: calc(100% - 28px); vertical-align: middle; }
-    td bdi { display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow: hidden; }
-    tr.details td { font-size: 14px; line-height: 20px; } tr.details bdi { display: inline; }
+    td { padding-block: 3px; line-height: 18px; font-size: 13px; }
+    tr.details td { font-size: 14px; }
     .toolbar .space { display: none; }
   }
   @container audit-log (max-width: 640px) {
@@ -208,12 +215,11 @@ export const styles = css`
     th { position: static; border: 0; width: auto; }
     th:not(:has(.sort)) { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); padding: 0; }
     tr.entry { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, auto); padding: 8px 4px; border-block-end: 1px solid var(--_line); column-gap: 8px; }
-    td { height: auto; min-height: 24px; border: 0; padding: 2px 4px; width: auto !important; white-space: normal; overflow-wrap: anywhere; line-height: 20px; }
+    td { height: auto; min-height: 24px; border: 0; padding: 2px 4px; width: auto !important; line-height: 20px; }
     td.timestamp { grid-area: 1 / 1; color: var(--_muted); font-size: 12px; } td.action { grid-area: 1 / 2; text-align: end; }
     td:is(.target, .detail, .user, .ip) { grid-column: 1 / -1; display: grid; grid-template-columns: 84px minmax(0, 1fr); padding-inline-start: 28px; }
     td:is(.target, .detail, .user, .ip)::before { content: attr(data-label); color: var(--_muted); font: 12px/20px var(--_font); }
     td:is(.target, .detail, .user, .ip):has(bdi:empty) { display: none; }
-    td bdi { display: -webkit-box; -webkit-line-clamp: 3; -webkit-box-orient: vertical; overflow: hidden; }
     tr.entry > td { background: none !important; } tr.opened { background: var(--_raised); }
     tr.details, tr.skeleton { display: block; }
     tr.details > td { padding: 12px; }
@@ -226,7 +232,7 @@ export const styles = css`
   }
 
   @media (forced-colors: active) {
-    .badge, .chip, .bar, .panel { border: 1px solid; }
+    .badge, .failed, .chip, .bar, .panel { border: 1px solid; }
     .bars rect { fill: CanvasText; stroke: Canvas; }
     .switch .knob::after { border: 1px solid; }
     button.primary:not([aria-disabled="true"]), a.primary { color: ButtonText; }
@@ -240,7 +246,8 @@ export const styles = css`
   @media print {
     :host { color-scheme: light !important; }
     .toolbar, .pager, .pointed, .handle, .arrow, button:not(.sort) { display: none !important; }
-    td { white-space: normal; overflow-wrap: anywhere; height: auto; padding-block: 4px; }
+    td { height: auto; padding-block: 4px; }
+    td bdi { display: inline; }
     th { position: static; }
     tr { break-inside: avoid; }
   }

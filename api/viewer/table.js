@@ -12,8 +12,9 @@ const BESIDE = 2;
 const COLUMNS = ["timestamp", "action", "target", "detail", "user", "ip"];
 const SORTED = { timestamp: ["-timestamp", "timestamp"], action: ["action", "-action"] };
 
-export const badge = (item) => html`<span part="badge" class="badge ${item.tone}" title=${item.action}
-  ><span class="icon" aria-hidden="true">${ICONS[item.tone]}</span>${item.label}</span>`;
+// That it failed is a mark without text: the badge's text is the action's label.
+export const badge = (item, t) => html`<span part="badge" class="badge ${item.tone}" title=${item.action}
+  >${item.outcome === "failure" ? html`<span class="failed red" role="img" aria-label=${t.unsuccessful} title=${t.unsuccessful}></span>` : nothing}<span class="icon" aria-hidden="true">${ICONS[item.tone]}</span>${item.label}</span>`;
 
 export function table(host) {
   const { t, reading } = host;
@@ -46,11 +47,13 @@ function row(host, item) {
   const { t } = host;
   const opened = host.opened.get(item.id);
   const cell = (column, content) => html`<td role="cell" class=${column} data-label=${t.names[column]}>${content}</td>`;
-  const value = (column) => cell(column, html`<bdi>${shortened(item[column])}</bdi>`);
+  const value = (column, shown = shortened(item[column])) => cell(column, html`<bdi>${shown}</bdi>`);
+  // An address breaks at its colons.
+  const groups = item.ip.split(/(?<=:)/).map((group, place) => (place ? html`<wbr>${group}` : group));
   return html`<tr role="row" part="row" data-id=${item.id} class="entry ${opened ? "opened" : ""} ${host.marked.has(item.id) ? "new" : ""}">
       ${cell("timestamp", html`<button type="button" class="more" aria-label=${t.details} aria-expanded=${String(!!opened)}
         ><span aria-hidden="true">›</span></button><time datetime=${item.timestamp}>${time(item.timestamp, host.formats, host.view.zone)}</time>`)}
-      ${cell("action", badge(item))}${value("target")}${value("detail")}${value("user")}${value("ip")}
+      ${cell("action", badge(item, t))}${value("target")}${value("detail")}${value("user")}${value("ip", groups)}
     </tr>
     ${opened
       ? html`<tr role="row" class="details"><td role="cell" colspan="6">${details(host, opened)}</td></tr>`

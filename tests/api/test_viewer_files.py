@@ -29,6 +29,11 @@ def current(api: API, path: str) -> str:
     return f"/viewer/{api.app.state.viewer.version}/{path}"
 
 
+def said(module: str) -> list[str]:
+    """The texts of a module that has nothing else between quotes, without what they are filled with."""
+    return re.findall(r'"[^"\n]*"|`[^`]*`', re.sub(r"\$\{[^}]*\}", "", module))
+
+
 def test_each_file_is_served_under_its_version(memory_api: API) -> None:
     """Below the version's folder each file is there with its type, and may be kept for good."""
     assert {"icon.svg", "vendor/lit.js", "vendor/lit.LICENSE"} <= set(files())
@@ -37,12 +42,14 @@ def test_each_file_is_served_under_its_version(memory_api: API) -> None:
         assert answer.status_code == 200
         written = (FOLDER / path).read_text()
         if path.endswith(".js") and "/" not in path:
-            # What a browser needs of ours: all but comments that have lines of their own, and indentation.
+            # What a browser needs of ours: all but comments that have lines of their own, and space.
             assert not [line for line in answer.text.splitlines() if line != line.strip() or not line]
+            assert not re.search(r"[{,;(\[]\n|\) \{| => ", answer.text)
             lines = [line.strip() for line in written.splitlines()]
             comments = [line for line in lines if line.startswith(("//", "/*", "*/", "* ")) and line[:3] != "* {"]
-            kept = [line for line in lines if line and line not in comments]
-            assert answer.text.splitlines() == kept
+            kept = "\n".join(line for line in lines if line not in comments)
+            assert "".join(answer.text.split()) == "".join(kept.split())
+            assert path != "texts.js" or said(answer.text) == said(kept)
         else:
             assert answer.text == written
         assert answer.headers["content-type"] == f"{TYPES[Path(path).suffix]}; charset=utf-8"

@@ -579,5 +579,7 @@ def test_paper(new_context: Callable[..., BrowserContext], live_once: Live) -> N
         " || getComputedStyle(one).whiteSpace === 'nowrap')).length"
     )
     assert cut == 0
+    for column in ("target", "detail", "user"):  # on the screen, a box of three lines
+        expect(page.locator(f"td.{column} bdi")).to_have_css("display", "inline")
     assert page.locator("audit-log").evaluate("(log) => getComputedStyle(log).color") == "rgb(31, 35, 40)"
     assert page.pdf().startswith(b"%PDF")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
 
 from .server import Live
 from .steps import (
@@ -226,6 +228,22 @@ def test_days_are_those_of_the_zone(page: Page, live: Live) -> None:
     assert "zone" not in page.url
     page.get_by_label("From", exact=True).fill("")
     sees(page, *names[4::-1])
+
+
+@pytest.mark.parametrize("path", ["/", "/?zone=utc"])
+def test_where_local_is_utc_nothing_is_switched(
+    new_context: Callable[..., BrowserContext], live_once: Live, path: str
+) -> None:
+    """In a browser whose zone is UTC the switch is on, as the times are in UTC, and stays so."""
+    recorded(live_once, {"target": "a"})
+    page = looked_at(new_context(timezone_id="UTC").new_page(), live_once, "1 entry", path)
+    expect(page.get_by_text("Times in UTC")).to_be_visible()
+    switch = page.get_by_role("switch", name="UTC")
+    expect(switch).to_be_checked()
+    expect(switch).to_be_disabled()
+    switch.click(force=True)
+    expect(switch).to_be_checked()
+    assert page.url == f"{live_once.url}{path}"
 
 
 def test_times_are_finer_than_days(page: Page, live: Live) -> None:

@@ -28,6 +28,14 @@ BADGES = """all => all.map(one => {
     return [one.title, one.lastChild.textContent, one.querySelector("[aria-hidden=true]").textContent, color,
             backgroundColor];
 })"""
+# Of each mark and the badge around it, by WCAG 2.2.
+CONTRASTS = """all => all.map(one => {
+    const light = (at) => getComputedStyle(at).backgroundColor.match(/\\d+/g).slice(0, 3).map((part) => part / 255)
+        .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0.05);
+    const [less, more] = [light(one), light(one.parentElement)].sort((a, b) => a - b);
+    return more / less;
+})"""
 
 
 def details_of(page: Page, place: int = 0) -> Any:
@@ -78,6 +86,30 @@ def test_each_action_is_a_badge_in_its_tone(page: Page, live_once: Live) -> None
     assert {action.tone for action in actions} == set(TONES)
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_failed_is_marked(
+    new_context: Callable[..., BrowserContext], live_once: Live, axe: Callable[[Page], list[str]], scheme: str
+) -> None:
+    """What failed has a mark that stands out, and is no text: in the table, on cards, in details."""
+    tones = ("backup.created", "settings.updated", "domain.deleted", "service.restarted")
+    recorded(live_once, *({"action": action} for action in tones))
+    recorded(live_once, *({"action": action, "outcome": "failure", "user": "eve"} for action in tones))
+    page = looked_at(new_context(color_scheme=scheme).new_page(), live_once, "8 entries", "/?sort=action")
+    labels = [catalogue[action].label for action in sorted(tones) for _ in range(2)]
+    for width in (1280, 500):
+        page.set_viewport_size({"width": width, "height": 800})
+        failed = rows(page).filter(has=page.get_by_role("img", name="failed", exact=True))
+        expect(failed).to_have_count(4)
+        expect(failed.filter(has_text="eve")).to_have_count(4)
+        assert [row[1] for row in rows_seen(page)] == labels
+        assert page.get_by_role("img").all_text_contents() == [""] * 4
+        contrasts = page.get_by_role("img").evaluate_all(CONTRASTS)
+        assert min(contrasts) >= 3, contrasts
+        assert axe(page) == []
+    failed.last.get_by_role("button", name="Show details").click()
+    expect(page.locator(".whole").get_by_role("img", name="failed")).to_be_visible()
+
+
 def test_cells_are_short_and_hide_nothing(page: Page, live_once: Live) -> None:
     """A cell has 300 characters at most, never half of one, in an element of its own direction; marks are symbols."""
     recorded(
@@ -93,6 +125,41 @@ def test_cells_are_short_and_hide_nothing(page: Page, live_once: Live) -> None:
     assert third == ["x" * 299 + "…", "z" * 300 + "…", "w" * 300]
     own = rows(page).locator("td:is(.target, .detail, .user, .ip) > bdi:only-child")
     expect(own).to_have_count(12)
+
+
+@pytest.mark.parametrize("width", [1280, 1000, 800, 500])
+def test_columns_fit_what_is_in_them(page: Page, live_once: Live, width: int) -> None:
+    """Usual values are seen whole, on several lines where they have to be, and so is the end of each address."""
+    usual = {
+        "action": "backup.schedule_updated",
+        "target": "team1217@nordwind.example",
+        "detail": "Plan changed to Enterprise from Business",
+        "user": "alice@mx.example",
+    }
+    addresses = ("2001:db8:1234:5678:9abc:def1:2345:6789", "2001:db8:0:d6:abcd:1234:5678:1", "192.168.100.1", "")
+    recorded(live_once, *(usual | {"ip": ip} for ip in addresses))
+    page.set_viewport_size({"width": width, "height": 800})
+    looked_at(page, live_once, "4 entries")
+    assert sorted(row[5] for row in rows_seen(page)) == [
+        "", "192.168.100.xxx", "2001:db8:0:d6:abcd:1234:5678:xxxx", "2001:db8:1234:5678:9abc:def1:2345:xxxx",
+    ]  # fmt: skip
+    cut = (
+        rows(page)
+        .locator("td, td bdi")
+        .evaluate_all(
+            "all => all.filter(one => one.scrollWidth > one.clientWidth + 1 || one.scrollHeight > one.clientHeight + 1)"
+            ".map(one => one.textContent)"
+        )
+    )
+    assert cut == []
+    if width == 1280:
+        assert {row.bounding_box()["height"] for row in rows(page).all()} == {36}  # type: ignore[index]
+        long = "Forwards to tomasz1175@blue-harbor.example"
+        recorded(live_once, usual | {"detail": long})
+        looked_at(page, live_once, "1 entry", "/?q=forwards")
+        detail = page.locator("td.detail bdi")
+        expect(detail).to_have_text(long)
+        assert detail.evaluate("one => one.scrollHeight <= one.clientHeight + 1")
 
 
 def test_details_are_shown_below_the_row(page: Page, live: Live) -> None:
@@ -135,6 +202,27 @@ def test_details_are_shown_below_the_row(page: Page, live: Live) -> None:
     rows(page).nth(1).get_by_role("button", name="Show details").click()
     expect(whole).to_have_count(0)
     assert items_seen(page) == ["first", "x" * 300 + "…"]
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_values_of_the_context_are_aligned(page: Page, live_once: Live, width: int) -> None:
+    """They begin at one place, however long their keys are; those of an object within at one of its own."""
+    within = {"quota": 12, "previous_quota": 10}
+    recorded(live_once, {"context": {"size": 12, "user_agent": "Mozilla/5.0 " * 30, "k" * 500: "x", "before": within}})
+    page.set_viewport_size({"width": width, "height": 800})
+    looked_at(page, live_once, "1 entry")
+    trees = details_of(page).locator(".tree")
+    expect(trees).to_have_count(2)
+    for tree, values in ((trees.nth(0), 3), (trees.nth(1), 2)):
+        boxes = (
+            tree.locator("> div > dd")
+            .filter(has=page.locator("> bdi"))
+            .evaluate_all("all => all.map(one => one.getBoundingClientRect()).map(({ left, width }) => [left, width])")
+        )
+        assert len(boxes) == values
+        assert len({left for left, _ in boxes}) == 1
+        assert min(space for _, space in boxes) > 100
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_an_entry_is_copied(page: Page, live_once: Live) -> None:

@@ -207,6 +207,29 @@ def test_a_bad_value_in_the_address(page: Page, live_once: Live, heard: Heard, a
     expect(trouble(page)).to_have_count(0)
 
 
+def test_a_refused_view_offers_nothing_to_turn_or_to_export(page: Page, live_once: Live, heard: Heard) -> None:
+    """Where the server refused the view there are no pages and no CSV; what it says has commands as code. Then both."""
+    heard.expect("status of 422")
+    fill(live_once, 3)
+    signed_in(page, live_once, "/?action=nonsense&category=backup")
+    reasons = trouble(page).get_by_role("listitem")
+    expect(reasons).to_have_text([
+        "action: no such action: audit-pipeline actions and GET /v1/actions list all",
+        "category: no such category: did you mean backups? audit-pipeline actions and GET /v1/actions list all",
+    ])  # fmt: skip
+    expect(reasons.locator("code").get_by_text("audit-pipeline actions", exact=True)).to_have_count(2)
+    expect(page.get_by_role("navigation", name="Pages")).to_have_count(0)
+    expect(button(page, "Export CSV")).to_be_disabled()
+    exports: list[str] = []
+    page.on("request", lambda request: exports.append(request.url) if "/export.csv" in request.url else None)
+    button(page, "Export CSV").click(force=True)
+    button(page, "Remove these").click()
+    shows(page, "3 entries")
+    assert exports == []
+    expect(page.get_by_role("navigation", name="Pages")).to_be_visible()
+    expect(button(page, "Export CSV")).to_be_enabled()
+
+
 def test_an_expired_cursor_restarts_silently(page: Page, live: Live, heard: Heard) -> None:
     """Where the server no longer takes a cursor, the page is asked for by its number, and nobody is told."""
     fill(live, 60)
@@ -345,21 +368,43 @@ def test_a_panel_takes_a_token(page: Page, live: Live, heard: Heard) -> None:
     page.goto(live.url)
     panel = page.get_by_label("Access token")
     expect(page.get_by_text("You are signed out.")).to_be_visible()
+    for way in ("audit-pipeline serve", "audit-pipeline token"):
+        expect(page.locator(".panel code").get_by_text(way, exact=True)).to_be_visible()
+    expect(page.get_by_text("not accepted")).to_have_count(0)
     expect(table(page)).to_have_count(0)
-    for bad in ("nonsense", live.token(ttl=-60)):
+    for bad in ("nonsense", "nonsense", live.token(ttl=-60)):
         panel.fill(bad)
         with page.expect_response(lambda answer: answer.status == 401):
             button(page, "Sign in").click()
         expect(page.get_by_text("You are signed out.")).to_be_visible()
+        expect(trouble(page)).to_have_text("The token was not accepted, or is no longer valid.")
+        expect(button(page, "Sign out")).to_have_count(0)
         expect(panel).to_be_focused()
     good = live.token()
     panel.fill(good)
     panel.press("Enter")
     shows(page, "3 entries")
+    expect(button(page, "Sign out")).to_be_visible()
     kept = page.evaluate(
         "document.documentElement.outerHTML + document.querySelector('audit-log').shadowRoot.innerHTML + location.href"
     )
     assert good not in kept
+
+
+def test_an_old_link(page: Page, live: Live, heard: Heard, axe: Callable[[Page], list[str]]) -> None:
+    """A link whose token is over says so, and has nobody to sign out; signed out by hand, no token is blamed."""
+    heard.expect("status of 401")
+    fill(live, 3)
+    signed_in(page, live, ttl=-60)
+    expect(trouble(page)).to_have_text("The token was not accepted, or is no longer valid.")
+    expect(button(page, "Sign out")).to_have_count(0)
+    assert axe(page) == []
+    signed_in(page, live)
+    shows(page, "3 entries")
+    button(page, "Sign out").click()
+    expect(page.get_by_label("Access token")).to_be_visible()
+    expect(trouble(page)).to_have_count(0)
+    expect(button(page, "Sign out")).to_have_count(0)
 
 
 def test_signing_in_shows_that_it_loads(page: Page, live_once: Live) -> None:
