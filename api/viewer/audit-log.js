@@ -537,7 +537,7 @@ export class AuditLog extends LitElement {
         <span class="muted">${t.zone(zoneName(view.zone))}</span>
         ${toggle(t.utc, zoneName(view.zone) === "UTC", zoneName("local") === "UTC" ? nothing : () => this.setZone(view.zone === "utc" ? "local" : "utc"), "utc")}
       </div>
-      <div aria-live="polite">${panels.news(this)}</div> ${table(this)} ${panels.none(this)} ${isRefused(this) ? nothing : pager(this)}
+      <div aria-live="polite">${panels.news(this)}</div> ${table(this)} ${panels.none(this)} ${pager(this)}
     </div>`;
   }
 }

@@ -7,8 +7,8 @@ import { chipsOf, isEmpty, isInvalid } from "./filters.js";
 
 const panel = (kind, title, content = nothing) => html`<div part="panel" class="panel ${kind}"><strong>${title}</strong>${content}</div>`;
 const button = (label, act, kind = "") => html`<button type="button" class=${kind} @click=${act}>${label}</button>`;
-// What stands between backticks is code.
-const said = (text) => text.split(/`([^`]+)`/).map((part, place) => (place % 2 ? html`<code>${part}</code>` : part));
+// What stands between backticks is a command.
+const said = (text) => text.split(/`([^`]+)`/).map((part, place) => (place % 2 ? html`<kbd>${part}</kbd>` : part));
 const hint = (text) => (text ? html`<p>${said(text)}</p>` : nothing);
 
 /** Whether nothing but a panel is to be seen: nobody is signed in, or nobody may look. */

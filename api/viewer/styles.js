@@ -42,7 +42,7 @@ export const styles = css`
   .muted { color: var(--_muted); }
   .space { flex: 1; }
   p, ol, ul, dl, dd { margin: 0; }
-  code, .value { font-family: var(--_mono); font-size: 13px; }
+  code, kbd, .value { font-family: var(--_mono); font-size: 13px; }
 
   /* Controls */
   button, input, select, a.primary {
