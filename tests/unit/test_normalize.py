@@ -775,8 +775,8 @@ def long_values(field: str, text: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("field", "most", "kept"),
-    [("target", 10_240, 1024), ("user", 10_240, 1024), ("key", 5120, 512), ("detail", 655_360, 65_536),
-     ("value", 655_360, 65_000)],
+    [("target", 12_288, 1024), ("user", 12_288, 1024), ("key", 6144, 512), ("detail", 786_432, 65_536),
+     ("value", 786_432, 65_000)],
 )  # fmt: skip
 def test_no_more_of_a_text_is_searched_for_an_address_than_can_be_kept(
     monkeypatch: pytest.MonkeyPatch, field: str, most: int, kept: int
