@@ -368,7 +368,7 @@ def test_a_panel_takes_a_token(page: Page, live: Live, heard: Heard) -> None:
     panel = page.get_by_label("Access token")
     expect(page.get_by_text("You are signed out.")).to_be_visible()
     for way in ("audit-pipeline serve", "audit-pipeline token"):
-        expect(page.locator(".panel code").get_by_text(way, exact=True)).to_be_visible()
+        expect(page.locator(".panel kbd").get_by_text(way, exact=True)).to_be_visible()
     expect(page.get_by_text("not accepted")).to_have_count(0)
     expect(table(page)).to_have_count(0)
     for bad in ("nonsense", "nonsense", live.token(ttl=-60)):
