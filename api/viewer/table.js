@@ -47,13 +47,11 @@ function row(host, item) {
   const { t } = host;
   const opened = host.opened.get(item.id);
   const cell = (column, content) => html`<td role="cell" class=${column} data-label=${t.names[column]}>${content}</td>`;
-  const value = (column, shown = shortened(item[column])) => cell(column, html`<bdi>${shown}</bdi>`);
-  // An address breaks at its colons.
-  const groups = item.ip.split(/(?<=:)/).map((group, place) => (place ? html`<wbr>${group}` : group));
+  const value = (column) => cell(column, html`<bdi>${shortened(item[column])}</bdi>`);
   return html`<tr role="row" part="row" data-id=${item.id} class="entry ${opened ? "opened" : ""} ${host.marked.has(item.id) ? "new" : ""}">
       ${cell("timestamp", html`<button type="button" class="more" aria-label=${t.details} aria-expanded=${String(!!opened)}
         ><span aria-hidden="true">›</span></button><time datetime=${item.timestamp}>${time(item.timestamp, host.formats, host.view.zone)}</time>`)}
-      ${cell("action", badge(item, t))}${value("target")}${value("detail")}${value("user")}${value("ip", groups)}
+      ${cell("action", badge(item, t))}${value("target")}${value("detail")}${value("user")}${value("ip")}
     </tr>
     ${opened
       ? html`<tr role="row" class="details"><td role="cell" colspan="6">${details(host, opened)}</td></tr>`
