@@ -45,8 +45,9 @@ def verifying_keys(text: str) -> dict[str, VerifyingKey]:
 
     Raises PyJWTError, ValueError or AttributeError for what is no key set.
     """
-    given = jwt.PyJWKSet.from_json(text).keys
-    named = {one.get("kid") for one in json.loads(text)["keys"] if one.get("alg")}
+    said = json.loads(text)
+    given = jwt.PyJWKSet.from_dict(said).keys
+    named = {one.get("kid") for one in said["keys"] if one.get("alg")}
     return {
         key.key_id: VerifyingKey(key, _PUBLIC)
         # RFC 7517: `alg` may be left out. All others of our kinds of keys have one algorithm; PyJWK takes RS256 here.

@@ -19,8 +19,13 @@ _HEADER, _FRAME = 32, 24
 _SYNCS = frozenset((apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC))
 
 
-def wait_for_locks(db: apsw.Connection, busy_ms: Callable[[], int]) -> None:
-    """Let a connection wait up to `busy_ms` for the locks of others; then it raises BusyError.
+def wait_for_locks(
+    db: apsw.Connection,
+    busy_ms: Callable[[], int],
+    pauses_s: tuple[float, float] = PAUSES_S,
+    gives_up: Callable[[], bool] = lambda: False,
+) -> None:
+    """Let a connection wait up to `busy_ms` for the locks of others, or until it `gives_up`; then it raises BusyError.
 
     SQLite's own waiting pauses for a millisecond at the least: ten times as long as others hold a lock here.
     """
@@ -30,8 +35,8 @@ def wait_for_locks(db: apsw.Connection, busy_ms: Callable[[], int]) -> None:
         nonlocal end
         if tries == 0:
             end = time.monotonic() + busy_ms() / 1000
-        time.sleep(min(PAUSES_S[0] * (1 + tries // 4), PAUSES_S[1]))
-        return time.monotonic() < end
+        time.sleep(min(pauses_s[0] * (1 + tries // 4), pauses_s[1]))
+        return time.monotonic() < end and not gives_up()
 
     db.set_busy_handler(wait)
 

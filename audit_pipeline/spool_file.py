@@ -342,10 +342,10 @@ class SpoolFile:
         """Whether the file at the path is another one than that of the connection, which is then left."""
         if self._db is None or file_id(self.path) == self._file:
             return False
-        self._say_replaced()
+        self._leave_replaced()
         return True
 
-    def _say_replaced(self) -> None:
+    def _leave_replaced(self) -> None:
         self._unsaid.append(
             (logging.ERROR, "%s: the spool was deleted or replaced; going on with what is there now", (self.path,))
         )
@@ -373,7 +373,7 @@ class SpoolFile:
                 if file_id(self.path) == self._file:
                     cut_log(self._db, self.path)
                 else:
-                    self._say_replaced()
+                    self._leave_replaced()
             self._in_doubt = False
 
     def _open(self) -> apsw.Connection:

@@ -54,6 +54,11 @@ def test_a_query_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: py
         assert store.histogram(query, edges) == [{"green": 20_000}]
 
 
+def without_counts(db: apsw.Connection) -> None:
+    """Make a file what it was in version 1."""
+    db.execute("DROP TABLE counts; DROP TRIGGER counts_insert; DROP TRIGGER counts_delete; PRAGMA user_version = 1")
+
+
 DAY_MS = 86_400_000
 ACTIONS = ("domain.created", "domain.deleted", "queue.flushed")
 
@@ -126,8 +131,7 @@ def test_an_older_file_is_upgraded_with_its_entries_counted(tmp_path: Path) -> N
         with closing(open_store(url)) as store:
             store.append(entries[:-1])
         with closing(apsw.Connection(str(path))) as db:
-            db.execute("DROP TABLE counts; DROP TRIGGER counts_insert; DROP TRIGGER counts_delete")
-            db.execute("PRAGMA user_version = 1")
+            without_counts(db)
         with closing(open_store(url)) as store:
             with pytest.raises(StoreMissing, match="version 1; upgrade it with `audit-pipeline setup`"):
                 store.search(Query("default"), Window(1))
@@ -141,13 +145,12 @@ def test_an_upgrade_does_not_keep_all_entries_in_memory(tmp_path: Path) -> None:
     with closing(open_store(f"sqlite:///{path}")) as store:
         store.append(spread(1, 3))
     with closing(apsw.Connection(str(path))) as db:
-        db.execute("DROP TABLE counts; DROP TRIGGER counts_insert; DROP TRIGGER counts_delete")
+        without_counts(db)
         db.execute(  # few entries, but large ones
             "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) INSERT INTO entries "
             "SELECT i, org, randomblob(16), timestamp, action, category, user, outcome, network, hex(zeroblob(1000)) "
             "FROM n, entries WHERE number = 1"
         )
-        db.execute("PRAGMA user_version = 1")
     with closing(open_store(f"sqlite:///{path}")) as store:
         apsw.memory_high_water(True)
         before = apsw.memory_used()

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import apsw
 
-from ...database import cut_log, has_orphaned_log, log_of, sync_failed, transaction, use_wal
+from ...database import cut_log, has_orphaned_log, log_of, sync_failed, transaction, use_wal, wait_for_locks
 from ...errors import SettingsError, StoreError, StoreMismatch, StoreMissing, StoreUnavailable
 from ...event import AuditEvent
 from ...files import FileId, file_id, make_private
@@ -383,7 +383,7 @@ class SQLiteStore(Store):
             )
         db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
-            self._wait_for_locks(db)
+            wait_for_locks(db, lambda: BUSY_MS, PAUSES_S, lambda: self._breaks_off)  # unless a fork waits for it
             if not installing and (found := version_of(db, self.path)) != VERSION:
                 is_old = (
                     f"is an audit store of version {found}; upgrade it with"
@@ -398,19 +398,6 @@ class SQLiteStore(Store):
             db.close()
             raise
         return db
-
-    def _wait_for_locks(self, db: apsw.Connection) -> None:
-        """Let a connection wait for the locks of other processes, unless a fork waits for it."""
-        end = 0.0
-
-        def wait(tries: int) -> bool:
-            nonlocal end
-            if tries == 0:
-                end = monotonic() + BUSY_MS / 1000
-            sleep(min(PAUSES_S[0] * (1 + tries), PAUSES_S[1]))
-            return monotonic() < end and not self._breaks_off
-
-        db.set_busy_handler(wait)
 
     def _keep_log(self) -> None:
         """Refuse to begin a new file beside the log of one that is gone or was emptied: SQLite would delete that."""
