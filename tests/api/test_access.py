@@ -232,6 +232,21 @@ def test_a_key_for_encryption_verifies_nothing(
             memory_api.with_settings(jwt_secret=None, jwks_file=file)
 
 
+@pytest.mark.parametrize("algorithm", ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"])
+def test_a_key_need_not_say_its_algorithm(
+    memory_api: API, private_key: rsa.RSAPrivateKey, key_set: bytes, tmp_path: Path, algorithm: str
+) -> None:
+    """Of a set, `alg` may be left out: an RSA key verifies then whatever such keys sign. One that says it, only that."""
+    (said,) = json.loads(key_set)["keys"]
+    without = {name: value for name, value in said.items() if name != "alg"} | {"kid": "without"}
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps({"keys": [said, without]}))
+    api = memory_api.with_settings(jwt_secret=None, jwks_file=file)
+    assert api.get("/v1/events", token=signed(api, private_key, algorithm, kid="without")).status_code == 200
+    named = api.get("/v1/events", token=signed(api, private_key, algorithm, kid="one"))
+    assert named.status_code == (200 if algorithm == "RS256" else 401)
+
+
 def test_a_key_file_that_is_none(memory_api: API, tmp_path: Path) -> None:
     """A key file that cannot be used stops the start, with its setting's name."""
     for text in ("", "{}", '{"keys": 1}', '{"keys": []}', "[1]"):
