@@ -236,7 +236,7 @@ def test_a_key_for_encryption_verifies_nothing(
 def test_a_key_need_not_say_its_algorithm(
     memory_api: API, private_key: rsa.RSAPrivateKey, key_set: bytes, tmp_path: Path, algorithm: str
 ) -> None:
-    """Of a set, `alg` may be left out: an RSA key verifies then whatever such keys sign. One that says it, only that."""
+    """`alg` may be left out: an RSA key verifies then whatever such keys sign. One that says it, only that."""
     (said,) = json.loads(key_set)["keys"]
     without = {name: value for name, value in said.items() if name != "alg"} | {"kid": "without"}
     file = tmp_path / "keys.json"
