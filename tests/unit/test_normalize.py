@@ -874,3 +874,13 @@ def test_a_value_that_is_neither_true_nor_false_is_a_problem() -> None:
     event = build_event(ACTION, {"outcome": Undecided()}, IDS)
     assert event.outcome == "success"
     assert any(problem.startswith("outcome") for problem in event.problems)
+
+
+def test_the_order_of_a_set_tells_nothing_of_a_masked_address() -> None:
+    """It is that of what is kept: the place of the own address among its neighbours would bracket it."""
+    others = {"10.0.0.1", "10.0.0.50", "10.0.0.250"}
+    kept = {
+        str(build_event(ACTION, {"ip": own, "context": {"known": {own, *others}}}, IDS).context)
+        for own in ("10.0.0.2", "10.0.0.49", "10.0.0.51", "10.0.0.9")
+    }
+    assert len(kept) == 1
