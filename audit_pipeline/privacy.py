@@ -324,13 +324,14 @@ _SECRET_WORDS = frozenset(("pass", "pw", "psk", "pin", "otp", "totp", "cvv", "cv
 # As in `dbpass`, but not these.
 _OTHER_PASS = frozenset(("bypass", "compass", "encompass", "overpass", "surpass", "trespass", "underpass"))
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+_NO_LETTERS = re.compile(r"[\W_]+")
 
 
 @lru_cache(maxsize=4096)
 def is_secret_key(key: str) -> bool:
     """Whether a key looks as if its value were a secret: `password`, `smtp_pass`, `X-API-Key`, `accessToken` …"""
     key = unicodedata.normalize("NFKC", key)
-    letters = "".join(character for character in key.lower() if character.isalnum())
+    letters = _NO_LETTERS.sub("", key.lower())
     if any(part in letters for part in _SECRET_PARTS):
         return True
     words = [word.lower() for word in _WORDS.findall(key)]
