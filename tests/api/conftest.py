@@ -116,20 +116,28 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return new_store_url(request.param, tmp_path)
 
 
-@pytest.fixture
-def api(store_url: str) -> Iterator[API]:
-    """The API over each store."""
+def _api_over(store_url: str) -> Iterator[API]:
     settings = Settings(store_url=store_url, jwt_secret=SECRET)
     with AuditPipeline.open(settings=settings) as pipeline:
         yield API(settings, pipeline)
 
 
 @pytest.fixture
+def api(store_url: str) -> Iterator[API]:
+    """The API over each store."""
+    yield from _api_over(store_url)
+
+
+@pytest.fixture(params=[name for name in store_names() if name != "memory"])
+def lasting_api(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[API]:
+    """The API over each store that people keep entries in: for what takes long."""
+    yield from _api_over(new_store_url(request.param, tmp_path))
+
+
+@pytest.fixture
 def memory_api() -> Iterator[API]:
     """The API over one store: for what does not depend on it."""
-    settings = Settings(store_url="memory://", jwt_secret=SECRET)
-    with AuditPipeline.open(settings=settings) as pipeline:
-        yield API(settings, pipeline)
+    yield from _api_over("memory://")
 
 
 class _Server(uvicorn.Server):

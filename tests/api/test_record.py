@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import time
 from typing import Any
 
+import httpx
 import pytest
 from audit_pipeline.api.deps import MAX_BODY
 
 from audit_pipeline.actions import catalogue
+from audit_pipeline.query import Query, Window
+from audit_pipeline.stores import Page
 
 from .conftest import API, check_problem
 
@@ -165,3 +170,33 @@ def test_each_action_of_the_catalogue_can_be_posted(memory_api: API) -> None:
     assert {item["action"] for item in (memory_api.stored(), memory_api.list(page_size=50))[1]["items"]} == {
         action.id for action in catalogue
     }
+
+
+def test_searches_that_take_long_hold_up_no_recording(memory_api: API, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many searches wait for the store, an entry is recorded, and a probe answered."""
+    search = memory_api.pipeline.store.search
+    answered = threading.Event()
+
+    def slow(query: Query, window: Window) -> Page:
+        assert answered.wait(20)
+        return search(query, window)
+
+    async def work() -> list[int]:
+        transport = httpx.ASGITransport(memory_api.app, client=("127.0.0.1", 40_000))
+        bearer = {"authorization": f"Bearer {memory_api.token()}"}
+        async with (
+            httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000", headers=bearer) as client,
+            asyncio.TaskGroup() as tasks,
+        ):
+            searches = [tasks.create_task(client.get("/v1/events")) for _ in range(60)]
+            try:
+                await asyncio.sleep(0.1)
+                recorded = await asyncio.wait_for(client.post("/v1/events", json={"action": "domain.created"}), 5)
+                probed = await asyncio.wait_for(client.get("/readyz"), 5)
+                assert not any(task.done() for task in searches)
+            finally:
+                answered.set()
+        return [recorded.status_code, probed.status_code, *{task.result().status_code for task in searches}]
+
+    monkeypatch.setattr(memory_api.pipeline.store, "search", slow)
+    assert asyncio.run(work()) == [202, 200, 200]

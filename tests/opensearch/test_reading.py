@@ -12,7 +12,7 @@ from audit_pipeline.errors import StoreError, StoreUnavailable
 from audit_pipeline.event import now_ms
 from audit_pipeline.query import SORTS, Query, Window, sort_key
 from audit_pipeline.stores import Store
-from audit_pipeline.stores.opensearch import reading
+from audit_pipeline.stores.opensearch import engine, reading
 
 from ..engine import Cluster
 from .conftest import entry
@@ -117,8 +117,11 @@ def test_pages_are_not_skipped_through(far: Store, store: Store, proxy: Proxy) -
     assert not any("scroll" in exchange.path or "point_in_time" in exchange.path for exchange in proxy.seen)
 
 
-def test_a_part_is_never_taken_for_the_whole(far: Store, store: Store, proxy: Proxy) -> None:
+def test_a_part_is_never_taken_for_the_whole(
+    far: Store, store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An answer of which a shard failed, or that ran out of time, is an error, and no shorter page."""
+    monkeypatch.setattr(engine, "PAUSES_S", (0.01,) * len(engine.PAUSES_S))  # it asks as often, and waits less
     many(store, 30)
 
     def spoiled(**change: object) -> Callable[[Exchange], object]:
