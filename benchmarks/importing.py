@@ -20,7 +20,7 @@ from .data import lines_file
 from .places import ROOT, Setting
 from .results import Results, at_least
 
-__all__ = ["measure"]
+__all__ = ["measure", "merged"]
 
 Series = list[tuple[float, int]]
 """Seconds, and how many were in the store by then."""
@@ -126,14 +126,15 @@ def _stored_bytes(setting: Setting) -> float:
         with closing(apsw.Connection(str(setting.path))) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return os.path.getsize(setting.path)
-    _merged(setting.cluster, setting.index)
+    merged(setting.cluster, setting.index)
     setting.cluster.call("POST", f"/{setting.index}/_flush")
     stats = setting.cluster.call("GET", f"/{setting.index}/_stats/store")
     size: float = stats["_all"]["primaries"]["store"]["size_in_bytes"]
     return size
 
 
-def _merged(cluster: Cluster, index: str) -> None:
+def merged(cluster: Cluster, index: str) -> None:
+    """Wait until the engine merges nothing there."""
     end = time.monotonic() + 600
     while time.monotonic() < end:
         if not cluster.call("GET", f"/{index}/_stats/merge")["_all"]["total"]["merges"]["current"]:

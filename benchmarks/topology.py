@@ -12,6 +12,7 @@ from audit_pipeline.stores import Store, open_store
 from tests.engine import Cluster, start_cluster
 
 from .asked import FILTERS, SEARCHES, Case
+from .importing import merged
 from .places import Setting
 from .results import Check, Results, at_most
 from .shipping import ship, some_events, spooled
@@ -43,6 +44,7 @@ def _indices(setting: Setting, results: Results, cluster: Cluster) -> None:
             "source": {"index": setting.index, "size": 5000}, "dest": {"index": f"{single}-2025"}
         })  # fmt: skip
         _wait(cluster, copied["task"])
+        merged(cluster, single)
         months = len(cluster.call("GET", f"/_resolve/index/{setting.index}-2*")["indices"])
         _compare(setting, results, "indices", (f"{months} indices", setting.store), ("1 index", one))
     cluster.clear(single)
