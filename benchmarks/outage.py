@@ -10,27 +10,25 @@ import argparse
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
-from audit_pipeline.actions import catalogue
-from audit_pipeline.event import IdFactory
-from audit_pipeline.normalize import build_event
-from audit_pipeline.stores import open_store
 from tests.engine import Cluster, start_cluster
 
 from .contenders import Contender, contender_python
-from .emitters import EVENT, IP, USER
 
 APART = "up, on a processor of its own"
 EVERYWHERE = os.sched_getaffinity(0)
 PACE_S = 0.001
 """Between two calls at a steady pace, in seconds."""
-WARM_ENTRIES, WARM_BATCH = 1_500_000, 1000
-"""Entries that the engine is given before anything is measured, and how many at a time."""
+WARM = ((200_000, 0.0), (100_000, PACE_S))
+"""Calls, and the time between two, before anything is measured.
+
+The engine compiles what it does often, and does it by and by: until it has seen enough of either kind of calls, its
+compiler (C2) takes up to a quarter of a processor, and whatever else runs there waits for that.
+"""
 LIMITS = (1.25, 10.0)
 """What p99 may be, times that with shipping off; and p99.9, milliseconds more."""
 DOCUMENT = Path(__file__).parent.parent / "docs" / "durability.md"
@@ -100,22 +98,19 @@ def _asked(python: str, kind: str, folder: Path, url: str, calls: int, every: fl
     return _percentiles(found)
 
 
-def _warm(cluster: Cluster) -> None:
+def _warm(cluster: Cluster, folder: Path) -> None:
     """Let the engine compile what it does all the time, as one has that runs for longer than some minutes."""
-    with closing(open_store(f"opensearch://{cluster.hosts[0]}?index=outage-warm")) as store:
-        store.setup()
-        ids = IdFactory()
-        made = build_event(catalogue["dkim.key_generated"], {**EVENT, "user": USER, "ip": IP}, ids)
-
-        def some(_: int) -> None:
-            new = (ids.next() for _ in range(WARM_BATCH))
-            if refused := store.append([replace(made, timestamp=moment, id=own) for moment, own in new]):
-                raise RuntimeError(f"the engine refused {refused[0]}")
-
-        with ThreadPoolExecutor(2) as both:
-            for _ in both.map(some, range(WARM_ENTRIES // WARM_BATCH)):
-                pass
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    url = f"opensearch://{cluster.hosts[0]}?index=outage-warm"
+    with Contender(sys.executable, "emitters", "process_shipping", str(folder), url) as emitter:
+        for calls, every in WARM:
+            emitter.ask(calls=calls, threads=1, every=every)
+        cluster.wait(1, status="yellow")
+        while cluster.call("GET", "/outage-warm/_count")["count"] < sum(calls for calls, _ in WARM):
+            time.sleep(0.5)
     cluster.clear("outage-")
+    shutil.rmtree(folder)
 
 
 def _measured(cluster: Cluster, folder: Path, rounds: int, calls: int) -> Iterator[tuple[str, str, Percentiles]]:
@@ -176,7 +171,7 @@ def main() -> int:
     folder.mkdir(exist_ok=True)
     measured: dict[tuple[str, str], list[Percentiles]] = {}
     with closing(start_cluster(1, "1g", jvm=())) as cluster:
-        _warm(cluster)
+        _warm(cluster, folder / "warm")
         for pace, what, found in _measured(cluster, folder, chosen.rounds, chosen.calls):
             measured.setdefault((pace, what), []).append(found)
             print(f"{pace}, {what}: {', '.join(f'{value:,.0f}' for value in found)} µs", file=sys.stderr, flush=True)
