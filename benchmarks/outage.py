@@ -129,7 +129,7 @@ def _measured(cluster: Cluster, folder: Path, rounds: int, calls: int) -> Iterat
                         _asked(sys.executable, "disk", folder / "off", url, calls, every, apart),
                     )
                     yield pace, state, _asked(sys.executable, "disk_shipping", folder / "own", url, calls, every, apart)
-                    # It may wait for the store in a call: a part of the calls shows that.
+                    # A part of the calls shows it, and each may wait for the store.
                     yield (
                         pace,
                         f"opensearch-logger, {state}",

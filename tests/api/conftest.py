@@ -128,9 +128,9 @@ def api(store_url: str) -> Iterator[API]:
     yield from _api_over(store_url)
 
 
-@pytest.fixture(params=[name for name in store_names() if name != "memory"])
-def lasting_api(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[API]:
-    """The API over each store that people keep entries in: for what takes long."""
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.long] * (name == "memory")) for name in store_names()])
+def slow_api(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[API]:
+    """The API over each store, for what takes long: over one that nobody keeps entries in, in the long rounds alone."""
     yield from _api_over(new_store_url(request.param, tmp_path))
 
 

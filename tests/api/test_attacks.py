@@ -426,11 +426,11 @@ def told(answer: httpx.Response) -> tuple[int, str, dict[str, str]]:
     return answer.status_code, text, headers
 
 
-def test_no_question_tells_the_hidden_octet(lasting_api: API) -> None:
+def test_no_question_tells_the_hidden_octet(slow_api: API) -> None:
     """With every octet tried in every filter, an entry's answers are those of one that differs in the octet alone."""
     for octet in (HIDDEN, CONTROL):
-        masked_entries(lasting_api, f"org-{octet:03}", octet)
-    lasting_api.stored()
+        masked_entries(slow_api, f"org-{octet:03}", octet)
+    slow_api.stored()
     asked: list[Asked] = []
     for guess in range(256):
         for address in (f"10.0.0.{guess}", f"2001:db8::{guess:x}"):
@@ -449,8 +449,8 @@ def test_no_question_tells_the_hidden_octet(lasting_api: API) -> None:
     asked = [(path, parameters | WITHOUT_EXPORTS) for path, parameters in asked]
     first = int(NOON.timestamp() * 1000)
     asked += [(f"/v1/events/{uuid7(first + number // 5, number + 1)}", {}) for number in range(15)]
-    tokens = [lasting_api.token(org=f"org-{octet:03}", exp=time.time() + 900) for octet in (HIDDEN, CONTROL)]
-    answers = [[told(answer) for answer in many(lasting_api, asked, token)] for token in tokens]
+    tokens = [slow_api.token(org=f"org-{octet:03}", exp=time.time() + 900) for octet in (HIDDEN, CONTROL)]
+    answers = [[told(answer) for answer in many(slow_api, asked, token)] for token in tokens]
     assert len(answers[0]) == len(answers[1]) == len(asked)
     for question, one, other in zip(asked, *answers, strict=True):
         assert one == other, question

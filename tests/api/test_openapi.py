@@ -127,23 +127,23 @@ def test_each_reference_leads_somewhere(document: dict[str, Any]) -> None:
     assert references == parts
 
 
-def test_made_up_requests_are_answered_as_described(lasting_api: API, tmp_path: Path) -> None:
+def test_made_up_requests_are_answered_as_described(slow_api: API, tmp_path: Path) -> None:
     """Schemathesis, which makes up right and wrong requests from the description, finds no other answer."""
     for number, action in enumerate(("domain.created", "user.deleted", "settings.updated")):
-        lasting_api.record(action, target=str(number), user="alice@example.com", ip="203.0.113.9")
-    lasting_api.stored()
+        slow_api.record(action, target=str(number), user="alice@example.com", ip="203.0.113.9")
+    slow_api.stored()
     checks = (
         "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance",
         "response_schema_conformance", "allow_header_conformance", "unsupported_method",
     )  # fmt: skip
-    with served(lasting_api.app) as address:
+    with served(slow_api.app) as address:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "run", str(DOCUMENT), "--url", address, "--no-color"),
                 *("--checks", ",".join(checks), "--phases", "examples,coverage,fuzzing", "--exclude-path"),
                 *("/v1/events/stream", "--max-examples", "60", "--seed", "1", "--request-timeout", "20"),
                 *("--suppress-health-check", "all", "--warnings", "off", "--max-failures", "5"),
-                *("--header", f"Authorization: Bearer {lasting_api.token(exp=4_000_000_000)}"),
+                *("--header", f"Authorization: Bearer {slow_api.token(exp=4_000_000_000)}"),
             ],
             cwd=tmp_path,
             capture_output=True,

@@ -547,7 +547,7 @@ def test_a_server_that_is_stopped_ends_its_streams(tmp_path: Path) -> None:
         assert server.stderr.read() == f"audit-pipeline: the store is {tmp_path / 'audit.db'}, which is new and empty\n"
 
 
-def test_two_hundred_listeners_hear_each_of_two_thousand_events_once(lasting_api: API) -> None:
+def test_two_hundred_listeners_hear_each_of_two_thousand_events_once(slow_api: API) -> None:
     """A third of them is cut and resumes, some events are two minutes late; the list is as fast as without them."""
     listeners, events = 200, 2000
     chance = random.Random(1)
@@ -582,12 +582,12 @@ def test_two_hundred_listeners_hear_each_of_two_thousand_events_once(lasting_api
     def record_all() -> None:
         for number, target in enumerate(addressed):
             late = 120 if number % 10 == 0 else 0
-            lasting_api.record("domain.created", target=target, timestamp=time.time() - late)
-        lasting_api.stored()
+            slow_api.record("domain.created", target=target, timestamp=time.time() - late)
+        slow_api.stored()
 
     async def work() -> None:
         async with httpx.AsyncClient() as client:
-            await asyncio.to_thread(lasting_api.record, "user.created", target="first")
+            await asyncio.to_thread(slow_api.record, "user.created", target="first")
             alone = await listed(client, 20)
             async with asyncio.TaskGroup() as tasks:
                 for number in range(listeners):
@@ -596,11 +596,11 @@ def test_two_hundred_listeners_hear_each_of_two_thousand_events_once(lasting_api
                 idle = await listed(client, 20)
                 await asyncio.to_thread(record_all)
                 await everyone.wait()
-                await record(lasting_api, "the end")
+                await record(slow_api, "the end")
             assert idle < 3 * alone + 0.01
 
     everyone = asyncio.Barrier(listeners + 1)
-    token = lasting_api.token(exp=time.time() + 120)
+    token = slow_api.token(exp=time.time() + 120)
     bearer = {"authorization": f"Bearer {token}"}
-    with served(lasting_api.app) as address:
+    with served(slow_api.app) as address:
         together(work)
