@@ -39,8 +39,8 @@ GATHER_S = (0.05, 0.3)
 """How long entries gather before the next batch, in seconds: after an idle time, and under load."""
 LOAD_S = 1.0
 """For how long after a log call of this process it counts as being under load, in seconds."""
-NAP_S, NAP_EVERY, NAP_BEHIND = 0.00005, 2, 16
-"""The pause under load, in seconds, and after how many entries; where shipping is behind, after more. Python runs one
+NAP_S, RUN_S, RUN_BEHIND_S = 0.00005, 0.00003, 0.00025
+"""The pause under load, in seconds, and after which time; where shipping is behind, after more. Python runs one
 thread at a time, and takes that right away from a busy one only after 5 ms."""
 MARK_S = 2.0
 """How often, under load, the mark is written down, in seconds: log calls wait for the same lock."""
@@ -74,9 +74,9 @@ class Shipper:
         self._choosing = threading.RLock()
         self._thread: threading.Thread | None = None
         self._is_refused = False
-        self._tidied = self._trimmed = self._marked = self._recorded = -TRIM_S
+        self._tidied = self._trimmed = self._marked = self._recorded = self._rested = -TRIM_S
         self._limit = BATCH
-        self._broke = self._in_a_row = self._gone = 0
+        self._broke = self._in_a_row = 0
         self.trouble: Exception | None = None
         """Why nothing is shipped at the moment; None while all is well, or another process ships."""
         self.stopped: Stopped | None = None
@@ -256,9 +256,10 @@ class Shipper:
 
     def _give_way(self) -> None:
         """Let other threads of this process go first."""
-        self._gone += 1
-        if not self._gone % (NAP_EVERY if self._limit < BACKLOG else NAP_BEHIND) and self._is_under_load():
+        ran = time.monotonic() - self._rested
+        if ran > (RUN_S if self._limit < BACKLOG else RUN_BEHIND_S) and self._is_under_load():
             time.sleep(NAP_S)
+            self._rested = time.monotonic()
 
     def _say_going(self) -> None:
         if self.trouble is not None:

@@ -21,13 +21,13 @@ from .contenders import Contender, contender_python
 
 APART = "up, on a processor of its own"
 EVERYWHERE = os.sched_getaffinity(0)
-PACE_S = 0.001
-"""Between two calls at a steady pace, in seconds."""
-WARM = ((200_000, 0.0), (100_000, PACE_S))
-"""Calls, and the time between two, before anything is measured.
+PACES = {"one in 1 ms": 0.001, "one after another": 0.0}
+"""Seconds between two calls."""
+WARM = 800_000
+"""Calls before anything is measured.
 
-The engine compiles what it does often, and does it by and by: until it has seen enough of either kind of calls, its
-compiler (C2) takes up to a quarter of a processor, and whatever else runs there waits for that.
+The engine compiles what it does often, and does it by and by: until it has seen enough, its compiler (C2) takes up to a
+quarter of a processor, and whatever else runs there waits for that.
 """
 LIMITS = (1.25, 10.0)
 """What p99 may be, times that with shipping off; and p99.9, milliseconds more."""
@@ -104,10 +104,9 @@ def _warm(cluster: Cluster, folder: Path) -> None:
     folder.mkdir(parents=True)
     url = f"opensearch://{cluster.hosts[0]}?index=outage-warm"
     with Contender(sys.executable, "emitters", "process_shipping", str(folder), url) as emitter:
-        for calls, every in WARM:
-            emitter.ask(calls=calls, threads=1, every=every)
+        emitter.ask(calls=WARM, threads=1, every=0.0)
         cluster.wait(1, status="yellow")
-        while cluster.call("GET", "/outage-warm/_count")["count"] < sum(calls for calls, _ in WARM):
+        while cluster.call("GET", "/outage-warm/_count")["count"] < WARM:
             time.sleep(0.5)
     cluster.clear("outage-")
     shutil.rmtree(folder)
@@ -115,27 +114,28 @@ def _warm(cluster: Cluster, folder: Path) -> None:
 
 def _measured(cluster: Cluster, folder: Path, rounds: int, calls: int) -> Iterator[tuple[str, str, Percentiles]]:
     """Pace, what was asked, and what it took."""
-    other = contender_python(folder)
     for number in range(rounds):
-        for pace, every in (("one in 1 ms", PACE_S), ("one after another", 0.0)):
-            for state, there in STATES.items():
-                apart = state == APART
-                with there(cluster) as host:
-                    url = f"opensearch://{host}?index=outage-x{number}"
-                    # Its neighbour in time is what it is compared with.
-                    yield (
-                        pace,
-                        f"off, beside {state}",
-                        _asked(sys.executable, "disk", folder / "off", url, calls, every, apart),
-                    )
-                    yield pace, state, _asked(sys.executable, "disk_shipping", folder / "own", url, calls, every, apart)
-                    # A part of the calls shows it, and each may wait for the store.
-                    yield (
-                        pace,
-                        f"opensearch-logger, {state}",
-                        _asked(other, "opensearch_logger", folder / "other", host, calls // 4, every, apart),
-                    )
-            cluster.clear("outage-", "bench-logger")
+        for pace, every, state in _lines():
+            apart = state == APART
+            with STATES[state](cluster) as host:
+                url = f"opensearch://{host}?index=outage-x{number}"
+                for what, kind in ((f"off, beside {state}", "disk"), (state, "disk_shipping")):
+                    yield pace, what, _asked(sys.executable, kind, folder / kind, url, calls, every, apart)
+        cluster.clear("outage-")
+    # After the others: documents of another shape, for which the engine compiles its code anew.
+    other = contender_python(folder)
+    for _ in range(rounds):
+        for pace, every, state in _lines():
+            with STATES[state](cluster) as host:
+                # A part of the calls shows it, and each may wait for the store.
+                found = _asked(other, "opensearch_logger", folder / "other", host, calls // 4, every, state == APART)
+                yield pace, f"opensearch-logger, {state}", found
+        cluster.clear("bench-logger")
+
+
+def _lines() -> list[tuple[str, float, str]]:
+    """A pace, the seconds between two of its calls, and a state."""
+    return [(pace, every, state) for pace, every in PACES.items() for state in STATES]
 
 
 def _table(measured: dict[tuple[str, str], list[Percentiles]]) -> str:

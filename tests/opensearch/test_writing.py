@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from audit_pipeline.ecs import document_of
 from audit_pipeline.errors import StoreUnavailable
-from audit_pipeline.event import format_timestamp, now_ms, uuid7
+from audit_pipeline.event import AuditEvent, format_timestamp, now_ms, uuid7
 from audit_pipeline.query import Query, Window
 from audit_pipeline.stores import Store
 from audit_pipeline.stores.opensearch import writing
@@ -328,3 +328,26 @@ def test_each_result_of_a_mixed_answer_is_handled_alone(store: Store) -> None:
     assert {refusal.event.id for refusal in refusals} == {other.id, far_off.id}
     assert ids(store) == {new.id, repeated.id, taken.id, last.id}
     assert store.get("default", taken.id) == taken
+
+
+def test_documents_are_made_as_entries_are_given(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gives them pauses between two for log calls: all made in one go would hold these up for 5 ms and more."""
+    at: list[str] = []
+
+    class Given(list[AuditEvent]):
+        def __iter__(self) -> Iterator[AuditEvent]:
+            for event in super().__iter__():
+                at.append("given")
+                yield event
+
+    real = writing.document_of
+    monkeypatch.setattr(writing, "document_of", lambda event: at.append("made") or real(event))
+    assert store.append(Given(entry() for _ in range(20))) == []
+    assert at[at.index("made") - 1 :] == ["given", "made"] * 20
+
+
+def test_an_entry_given_several_times_at_once_is_stored_once(store: Store) -> None:
+    """Also where it is the same object."""
+    one = entry()
+    assert store.append([one, one, replace(one), entry(id=one.id, detail="other")]) != []
+    assert store.search(ALL, Window(1)).total == 1

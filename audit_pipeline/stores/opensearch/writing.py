@@ -120,8 +120,8 @@ class Writer:
         installed = self._template.for_writing()
         refusals: list[Refusal] = []
         found: dict[Place, AuditEvent] = {}
-        for event in events:
-            where = place(self._index, installed.granularity, event.org, event.id)
+        places = [place(self._index, installed.granularity, event.org, event.id) for event in events]
+        for where, event in zip(places, events, strict=True):
             if where is None:
                 refusals.append(Refusal(event, "the time in its id names no index: not of the years 2000 to 2999"))
             elif where not in found:
@@ -134,9 +134,15 @@ class Writer:
             installed = self._template.for_writing(within=1.0)
         with self._lock:
             try:
-                rest = iter(found.items())
-                while batch := list(islice(rest, BATCH)):
-                    refusals += self._write_batch(batch, installed)
+                # One by one, while requests are made of them: whoever gives them may pause between two.
+                rest = (
+                    (where, event)
+                    for where, event in zip(places, events, strict=True)
+                    if where is not None and found.pop(where, None) is not None
+                )
+                for left in range(len(found), 0, -BATCH):
+                    size = min(left, BATCH)
+                    refusals += self._write_batch(islice(rest, size), size, installed)
             except BaseException:
                 # Requests may be under way still; the next batch must not say that this one is over.
                 self._name = ""
@@ -144,18 +150,20 @@ class Writer:
         self._known |= names
         return refusals
 
-    def _write_batch(self, batch: Sequence[tuple[Place, AuditEvent]], installed: Installed) -> list[Refusal]:
+    def _write_batch(self, batch: Iterator[tuple[Place, AuditEvent]], size: int, installed: Installed) -> list[Refusal]:
         """Write what arrives as one batch; a large one by several requests, of which the next is made meanwhile."""
-        requests = self._requests(batch, installed, self._next_batch(len(batch)))
+        requests = self._requests(batch, installed, self._next_batch(size))
         end = time.monotonic() + BATCH_TIMEOUT_S
         refusals: list[Refusal] = []
-        if len(batch) <= REQUEST:
+        if size <= REQUEST:
             for writes, copies in requests:
                 refusals += self._create(writes, copies, end)
             return refusals
         under_way: deque[Ahead[list[Refusal]]] = deque()
+        names: set[str] = set()
         try:
             for writes, copies in requests:
+                names.update(write.place.index_name for write in writes)
                 if len(under_way) == AT_ONCE:
                     refusals += under_way[0].answer()
                     under_way.popleft()
@@ -165,7 +173,7 @@ class Writer:
         finally:
             for request in under_way:
                 request.join()
-        self._refresh((where.index_name for where, _ in batch), end)
+        self._refresh(names, end)
         return refusals
 
     def _create(self, writes: Sequence[_Write], copies: int, end: float, refresh: str = "true") -> list[Refusal]:
