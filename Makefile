@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test bench engine lint format openapi check wheel-check faults long vendor-lit screenshots lock clean
+.PHONY: help demo test bench engine lint format openapi check wheel-check faults latencies long vendor-lit screenshots lock clean
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,8 @@ faults: $(READY)  ## every fault, many times (under an hour); the table goes int
 	rm -f build/faults.json
 	FAULTS=long $(BIN)/python -m pytest -m 'long or not long' tests/faults
 	$(BIN)/python -m tests.faults.tally
+
+latencies: $(READY)  ## what a log call takes while the store is up, hung and down (a quarter of an hour), into docs/durability.md
 	$(BIN)/python -m benchmarks.outage
 
 long: $(READY)  ## the other long rounds: exports dropped, 10,000 random requests, all states of the viewer

@@ -23,7 +23,7 @@ APART = "up, on a processor of its own"
 EVERYWHERE = os.sched_getaffinity(0)
 PACES = {"one in 1 ms": 0.001, "one after another": 0.0}
 """Seconds between two calls."""
-WARM = 800_000
+WARM = 1_400_000
 """Calls before anything is measured.
 
 The engine compiles what it does often, and does it by and by: until it has seen enough, its compiler (C2) takes up to a
@@ -32,7 +32,7 @@ quarter of a processor, and whatever else runs there waits for that.
 LIMITS = (1.25, 10.0)
 """What p99 may be, times that with shipping off; and p99.9, milliseconds more."""
 DOCUMENT = Path(__file__).parent.parent / "docs" / "durability.md"
-BEGIN, END = "<!-- latencies: written by `make faults` -->", "<!-- end of latencies -->"
+BEGIN, END = "<!-- latencies: written by `make latencies` -->", "<!-- end of latencies -->"
 
 Percentiles = tuple[float, float, float]
 """The median, p99 and p99.9 of a call, in microseconds."""
