@@ -140,21 +140,22 @@ def _lines() -> list[tuple[str, float, str]]:
 
 def _table(measured: dict[tuple[str, str], list[Percentiles]]) -> str:
     lines = [
-        "| calls | the store is | median | p99 | p99.9 | p99, shipping off | times | p99.9, ms more | holds | "
-        "opensearch-logger: median, p99, p99.9 |",
-        "|---|---|--:|--:|--:|--:|--:|--:|---|---|",
+        "| calls | the store is | median | p99 | p99.9 | p99, shipping off | times, each round | best "
+        "| p99.9, ms more | holds | opensearch-logger: median, p99, p99.9 |",
+        "|---|---|--:|--:|--:|--:|---|--:|--:|---|---|",
     ]
     for pace, state in ((pace, state) for pace in dict.fromkeys(pace for pace, _ in measured) for state in STATES):
         own, off = measured[pace, state], measured[pace, f"off, beside {state}"]
         pairs = list(zip(own, off, strict=True))
-        times = min(one[1] / two[1] for one, two in pairs)
+        times = [one[1] / two[1] for one, two in pairs]
         more = min((one[2] - two[2]) / 1000 for one, two in pairs)
         best = min(own, key=lambda one: one[1])
-        holds = times <= LIMITS[0] and more <= LIMITS[1]
+        holds = min(times) <= LIMITS[0] and more <= LIMITS[1]
         other = min(measured[pace, f"opensearch-logger, {state}"], key=lambda one: one[1])
         lines.append(
             f"| {pace} | {state} | {' | '.join(f'{value:,.0f}' for value in best)} | {min(one[1] for one in off):,.0f} "
-            f"| {times:.2f} | {more:,.1f} | {'yes' if holds else 'no'} | {', '.join(f'{v:,.0f}' for v in other)} |"
+            f"| {', '.join(f'{value:.2f}' for value in times)} | {min(times):.2f} | {more:,.1f} "
+            f"| {'yes' if holds else 'no'} | {', '.join(f'{value:,.0f}' for value in other)} |"
         )
     return "\n".join(lines) + "\n"
 
