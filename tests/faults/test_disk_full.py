@@ -97,10 +97,10 @@ def test_a_disk_that_others_filled_while_entries_are_kept(
     shipper = start("-m", "audit_pipeline", "ship", env=place.environment)
     assert emit(start, place, "before", "--events", 300).wait(60) == 0
     place.finish()
-    filler = fill(disk)
-    emitter = emit(start, place, "during", "--pause", 0.005)
     during = tmp_path / "said-during"
-    with operator(place.environment) as sees:
+    with operator(place.environment) as sees:  # open before: with fail_closed, a pipeline does not open on a full disk
+        filler = fill(disk)
+        emitter = emit(start, place, "during", "--pause", 0.005)
         until(lambda: len(Said.by(during).begun) > 20, 60)
         sees.sees("disk-full", "the disk is full", "Free some room")
         refused = len(Said.by(during).begun)
