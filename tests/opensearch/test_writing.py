@@ -349,5 +349,6 @@ def test_documents_are_made_as_entries_are_given(store: Store, monkeypatch: pyte
 def test_an_entry_given_several_times_at_once_is_stored_once(store: Store) -> None:
     """Also where it is the same object."""
     one = entry()
-    assert store.append([one, one, replace(one), entry(id=one.id, detail="other")]) != []
+    other = entry(id=one.id, detail="other")
+    assert [refusal.event for refusal in store.append([one, one, replace(one), other])] == [other]
     assert store.search(ALL, Window(1)).total == 1
