@@ -22,8 +22,8 @@ demo: $(READY)  ## fill a store as a mail dashboard would, and serve it
 	$(BIN)/audit-pipeline demo
 
 test: $(READY)  ## everything that has to hold
-	$(BIN)/python -m pytest --ignore=tests/contract --ignore=tests/opensearch
-	$(BIN)/python -m pytest -n 2 tests/contract tests/opensearch
+	$(BIN)/python -m pytest -m 'not long and not alone' -n 2 --dist worksteal --durations 20
+	$(BIN)/python -m pytest -m alone
 
 faults: $(READY)  ## every fault, many times (under an hour); the table goes into docs/durability.md
 	rm -f build/faults.json

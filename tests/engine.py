@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -25,8 +26,8 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
@@ -372,16 +373,26 @@ def _cache() -> Path:
     return cache
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process after the other goes through this block, of those that name the same folder."""
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
+
+
 def _place_once(target: Path, fill: Callable[[Path], object]) -> Path:
-    """`target`, filled under another name and renamed, so that two runs at once do not meet in half of it."""
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            fill(new := Path(folder) / target.name)
-            for path in (new, *new.rglob("*")):
-                if not path.is_symlink():
-                    path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-            # Where another run was faster, its copy is as good.
-            with suppress(OSError):
+    """`target`, filled under another name and renamed, so that no other run meets a half of it."""
+    with alone(target.parent):
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+                fill(new := Path(folder) / target.name)
+                for path in (new, *new.rglob("*")):
+                    if not path.is_symlink():
+                        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
                 new.rename(target)
     return target
 

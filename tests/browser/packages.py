@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from ..engine import alone
+
 __all__ = ["PackagesMissing", "installed_packages"]
 
 FOLDER = Path(__file__).parent
@@ -21,8 +23,14 @@ def installed_packages() -> Path:
     target = FOLDER / "node_modules"
     locked = hashlib.sha256((FOLDER / "package-lock.json").read_bytes()).hexdigest()
     stamp = target / ".of-lock"
-    if stamp.exists() and stamp.read_text() == locked:
-        return target
+    with alone(FOLDER):
+        if not stamp.exists() or stamp.read_text() != locked:
+            _install()
+            stamp.write_text(locked)
+    return target
+
+
+def _install() -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise PackagesMissing("the browser tests need Node.js and npm on PATH: apt-get install nodejs npm")
@@ -31,5 +39,3 @@ def installed_packages() -> Path:
     )
     if done.returncode:
         raise PackagesMissing(f"npm ci in {FOLDER} did not bring what the browser tests need: {done.stderr[-2000:]}")
-    stamp.write_text(locked)
-    return target

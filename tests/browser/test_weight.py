@@ -120,6 +120,7 @@ MARK_ROWS = """(wanted) => {
 }"""
 
 
+@pytest.mark.alone
 def test_a_hundred_rows_are_painted_at_once(
     page: Page, browser: Browser, live_once: Live, record_property: Callable[[str, object], None]
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_hundred_rows_are_painted_at_once(
     assert best < LIMIT_PAINT_MS
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("size", [100])
 def test_typing_is_never_held_up(
     page: Page, browser: Browser, live_once: Live, record_property: Callable[[str, object], None], size: int

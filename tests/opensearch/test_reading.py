@@ -281,6 +281,22 @@ def test_a_scroll_that_the_engine_gave_up_breaks_the_export(store: Store, opense
             list(batches)
 
 
+def test_a_scroll_that_a_part_of_the_indices_gave_up_breaks_the_export(far: Store, store: Store, proxy: Proxy) -> None:
+    """The same, where a node left that had some of the indices: going on would leave out what they have."""
+    many(store)
+
+    def fault(exchange: Exchange) -> object:
+        answer = json.loads(exchange.answer)
+        if exchange.path.startswith("/_search/scroll") and exchange.method == "POST":
+            answer["_shards"]["failed"] = 1
+            return 200, json.dumps(answer).encode()
+        return None
+
+    proxy.after_answer = fault
+    with closing(far.snapshot(ALL, 2500)) as snapshot, pytest.raises(StoreUnavailable, match="start it again"):
+        list(snapshot.batches(1000))
+
+
 def test_an_export_of_a_snapshot_ends_with_its_total(far: Store, store: Store, proxy: Proxy) -> None:
     """Where the engine gives fewer entries than it counted, the export breaks."""
     many(store)

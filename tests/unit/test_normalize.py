@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address, IPv6Address, ip_network
+from itertools import count
 from pathlib import Path
 from types import FunctionType, MappingProxyType
 from typing import Any
@@ -575,7 +576,7 @@ def test_a_cut_leaves_no_part_of_the_own_address(name: str, spelling: str) -> No
         *["", "x", 7, b"x", ["x"], lambda: OddText("x"), odd(Trap), str(uuid.UUID(int=0)), uuid7(NOW, 5).upper()],
         *[uuid7(5, 5), uuid7(NOW + 2 * 86_400_000, 5)],
     ],
-    ids=str,
+    ids=count(),
 )
 def test_a_wrong_id_is_replaced(given_id: Any) -> None:
     """What is no UUIDv7 of an acceptable time gives way to a new id, and stands in the context."""

@@ -92,8 +92,8 @@ class Scroll(Snapshot):
         except BaseException:
             self._free()
             raise
-        if answer is None:
-            self._id = None
+        if answer is None or answer["_shards"]["failed"]:  # all of the indices gave it up, or a part of them
+            self._free()
             raise StoreUnavailable(
                 f"OpenSearch gave the export up (not read for {KEPT}, or a node left); start it again"
             )

@@ -448,6 +448,7 @@ class SQLiteStore(Store):
 @contextmanager
 def _in_time(db: apsw.Connection, query: Query) -> Iterator[None]:
     """Give up a query that takes longer than QUERY_S. Raises InterruptError."""
+    end = monotonic() + QUERY_S
     if query.words:
         # FTS5 may go through all that begins with a word in one step of SQLite's, so that no handler is called.
         ended = threading.Event()
@@ -455,11 +456,15 @@ def _in_time(db: apsw.Connection, query: Query) -> Iterator[None]:
         watch.start()
         try:
             yield
+        except apsw.SQLError as error:
+            # An index that is opened in that moment says that it cannot be.
+            if monotonic() > end:
+                raise apsw.InterruptError(str(error)) from error
+            raise
         finally:
             ended.set()
             watch.join()
         return
-    end = monotonic() + QUERY_S
     db.set_progress_handler(lambda: monotonic() > end, 50_000)
     try:
         yield
