@@ -76,10 +76,18 @@ class Contender:
 
     def ask(self, **question: Any) -> Any:
         """Its answer."""
+        self.begin(**question)
+        return self._read()
+
+    def begin(self, **question: Any) -> None:
+        """Let it work; its answer is not waited for."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
-        return self._read()
+
+    def kill(self) -> None:
+        """End it at once, in the middle of what it does."""
+        self._process.kill()
 
     def _read(self) -> Any:
         assert self._process.stdout is not None

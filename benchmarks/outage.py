@@ -1,5 +1,8 @@
 """What a log call takes while the store is up, hung and down, beside one that ships nothing, and opensearch-logger.
 
+An engine on the same machine takes its part of the disk and of the memory, whoever ships. So one that ships nothing is
+also asked while another process ships as much: what that takes is not the shipper's.
+
 `python -m benchmarks.outage` writes its table into docs/durability.md. Each round asks every way in turn, each in a
 process of its own, at a steady pace and as fast as it can. `--calls` is how many of each.
 """
@@ -86,16 +89,36 @@ def _percentiles(spent: list[float]) -> Percentiles:
     return ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)], ordered[int(len(ordered) * 0.999)]
 
 
-def _asked(python: str, kind: str, folder: Path, url: str, calls: int, every: float, apart: bool) -> Percentiles:
+def _asked(
+    python: str, kind: str, folder: Path, url: str, calls: int, every: float, apart: bool
+) -> tuple[Percentiles, float]:
+    """The percentiles, and how many seconds a call took with the pause after it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with Contender(python, "emitters", kind, str(folder), url) as emitter:
         if apart:
             _pin(emitter.pid, {0})
         emitter.ask(calls=200, threads=1, every=every)
-        found = emitter.ask(calls=calls, threads=1, every=every)["microseconds"]
+        found = emitter.ask(calls=calls, threads=1, every=every)
     shutil.rmtree(folder)
-    return _percentiles(found)
+    return _percentiles(found["microseconds"]), found["seconds"] / calls
+
+
+@contextmanager
+def _another(folder: Path, url: str, every: float, apart: bool) -> Iterator[None]:
+    """Meanwhile another process, beside the engine, records and ships one entry in so many seconds."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with Contender(sys.executable, "emitters", "process_shipping", str(folder), url) as other:
+        if apart:
+            _pin(other.pid, {1})
+        other.ask(calls=1000, threads=1, every=every)
+        other.begin(calls=10**9, threads=1, every=every)
+        try:
+            yield
+        finally:
+            other.kill()
+    shutil.rmtree(folder)
 
 
 def _warm(cluster: Cluster, folder: Path) -> None:
@@ -120,7 +143,12 @@ def _measured(cluster: Cluster, folder: Path, rounds: int, calls: int) -> Iterat
             with STATES[state](cluster) as host:
                 url = f"opensearch://{host}?index=outage-x{number}"
                 for what, kind in ((f"off, beside {state}", "disk"), (state, "disk_shipping")):
-                    yield pace, what, _asked(sys.executable, kind, folder / kind, url, calls, every, apart)
+                    found, spent = _asked(sys.executable, kind, folder / kind, url, calls, every, apart)
+                    yield pace, what, found
+                if state in (APART, "up"):
+                    with _another(folder / "another", f"opensearch://{host}?index=outage-y{number}", spent, apart):
+                        found, _ = _asked(sys.executable, "disk", folder / "disk", url, calls, every, apart)
+                    yield pace, f"off, while another ships, {state}", found
         cluster.clear("outage-")
     # After the others: documents of another shape, for which the engine compiles its code anew.
     other = contender_python(folder)
@@ -128,7 +156,7 @@ def _measured(cluster: Cluster, folder: Path, rounds: int, calls: int) -> Iterat
         for pace, every, state in _lines():
             with STATES[state](cluster) as host:
                 # A part of the calls shows it, and each may wait for the store.
-                found = _asked(other, "opensearch_logger", folder / "other", host, calls // 4, every, state == APART)
+                found, _ = _asked(other, "opensearch_logger", folder / "other", host, calls // 4, every, state == APART)
                 yield pace, f"opensearch-logger, {state}", found
         cluster.clear("bench-logger")
 
@@ -141,8 +169,8 @@ def _lines() -> list[tuple[str, float, str]]:
 def _table(measured: dict[tuple[str, str], list[Percentiles]]) -> str:
     lines = [
         "| calls | the store is | median | p99 | p99.9 | p99, shipping off | times, each round | best "
-        "| p99.9, ms more | holds | opensearch-logger: median, p99, p99.9 |",
-        "|---|---|--:|--:|--:|--:|---|--:|--:|---|---|",
+        "| p99.9, ms more | holds | times, while another ships | opensearch-logger: median, p99, p99.9 |",
+        "|---|---|--:|--:|--:|--:|---|--:|--:|---|---|---|",
     ]
     for pace, state in ((pace, state) for pace in dict.fromkeys(pace for pace, _ in measured) for state in STATES):
         own, off = measured[pace, state], measured[pace, f"off, beside {state}"]
@@ -151,11 +179,13 @@ def _table(measured: dict[tuple[str, str], list[Percentiles]]) -> str:
         more = min((one[2] - two[2]) / 1000 for one, two in pairs)
         best = min(own, key=lambda one: one[1])
         holds = min(times) <= LIMITS[0] and more <= LIMITS[1]
+        another = measured.get((pace, f"off, while another ships, {state}"), [])
+        beside = ", ".join(f"{one[1] / two[1]:.2f}" for one, two in zip(another, off, strict=bool(another)))
         other = min(measured[pace, f"opensearch-logger, {state}"], key=lambda one: one[1])
         lines.append(
             f"| {pace} | {state} | {' | '.join(f'{value:,.0f}' for value in best)} | {min(one[1] for one in off):,.0f} "
             f"| {', '.join(f'{value:.2f}' for value in times)} | {min(times):.2f} | {more:,.1f} "
-            f"| {'yes' if holds else 'no'} | {', '.join(f'{value:,.0f}' for value in other)} |"
+            f"| {'yes' if holds else 'no'} | {beside or '–'} | {', '.join(f'{value:,.0f}' for value in other)} |"
         )
     return "\n".join(lines) + "\n"
 
