@@ -24,6 +24,7 @@ __all__ = ["KINDS"]
 Call = Callable[[int], Any]
 
 EVENT = {"target": "host-4711.example.com", "detail": "DKIM enabled, selector s4711"}
+THOUSAND = 1000
 USER, IP = "alice@example.com", "203.0.113.9"
 
 
@@ -71,6 +72,26 @@ def disk_shipping(folder: Path, url: str) -> Call:
 def process_shipping(folder: Path, url: str) -> Call:
     """The same as `process`, with the shipper in this process."""
     return _pipeline(folder, url, "process", ship=True)
+
+
+def straight(folder: Path, url: str) -> Call:
+    """A thousand entries straight into the store with each call, and nothing on this machine's disk."""
+    from dataclasses import replace
+
+    from audit_pipeline import AuditPipeline
+    from audit_pipeline.actions import catalogue
+    from audit_pipeline.event import now_ms, uuid7
+    from audit_pipeline.stores import open_store
+
+    with AuditPipeline.open("memory://", ship=False) as pipeline:
+        made = pipeline.prepare(catalogue["dkim.key_generated"], {**EVENT, "user": USER, "ip": IP, "number": 1})
+    store = open_store(url)
+
+    def call(number: int) -> None:
+        now = now_ms()
+        store.append([replace(made, id=uuid7(now, number * THOUSAND + place)) for place in range(THOUSAND)])
+
+    return call
 
 
 def _bare(folder: Path, synchronous: str) -> Call:
@@ -174,7 +195,7 @@ def no_event(folder: Path, url: str) -> Call:
 KINDS: dict[str, Callable[[Path, str], Call]] = {
     made.__name__: made
     for made in (
-        disk, process, disk_shipping, process_shipping, bare_full, bare_normal, only_file, queue_handler,
+        disk, process, disk_shipping, process_shipping, straight, bare_full, bare_normal, only_file, queue_handler,
         opensearch_logger, persist_queue_file, persist_queue_sqlite, no_event,
     )
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """What a log call takes while the store is up, hung and down, beside one that ships nothing, and opensearch-logger.
 
 An engine on the same machine takes its part of the disk and of the memory, whoever ships. So one that ships nothing is
-also asked while another process ships as much: what that takes is not the shipper's.
+also asked while another process stores as much: what that takes is not the shipper's.
 
 `python -m benchmarks.outage` writes its table into docs/durability.md. Each round asks every way in turn, each in a
 process of its own, at a steady pace and as fast as it can. `--calls` is how many of each.
@@ -21,6 +21,7 @@ from pathlib import Path
 from tests.engine import Cluster, start_cluster
 
 from .contenders import Contender, contender_python
+from .emitters import THOUSAND
 
 APART = "up, on a processor of its own"
 EVERYWHERE = os.sched_getaffinity(0)
@@ -106,14 +107,14 @@ def _asked(
 
 @contextmanager
 def _another(folder: Path, url: str, every: float, apart: bool) -> Iterator[None]:
-    """Meanwhile another process, beside the engine, records and ships one entry in so many seconds."""
+    """Meanwhile another process, beside the engine, stores one entry in so many seconds, a thousand at a time."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with Contender(sys.executable, "emitters", "process_shipping", str(folder), url) as other:
+    with Contender(sys.executable, "emitters", "straight", str(folder), url) as other:
         if apart:
             _pin(other.pid, {1})
-        other.ask(calls=1000, threads=1, every=every)
-        other.begin(calls=10**9, threads=1, every=every)
+        other.ask(calls=2, threads=1)
+        other.begin(calls=10**9, threads=1, every=every * THOUSAND)
         try:
             yield
         finally:
@@ -148,7 +149,7 @@ def _measured(cluster: Cluster, folder: Path, rounds: int, calls: int) -> Iterat
                 if state in (APART, "up"):
                     with _another(folder / "another", f"opensearch://{host}?index=outage-y{number}", spent, apart):
                         found, _ = _asked(sys.executable, "disk", folder / "disk", url, calls, every, apart)
-                    yield pace, f"off, while another ships, {state}", found
+                    yield pace, f"off, while another stores, {state}", found
         cluster.clear("outage-")
     # After the others: documents of another shape, for which the engine compiles its code anew.
     other = contender_python(folder)
@@ -169,7 +170,7 @@ def _lines() -> list[tuple[str, float, str]]:
 def _table(measured: dict[tuple[str, str], list[Percentiles]]) -> str:
     lines = [
         "| calls | the store is | median | p99 | p99.9 | p99, shipping off | times, each round | best "
-        "| p99.9, ms more | holds | times, while another ships | opensearch-logger: median, p99, p99.9 |",
+        "| p99.9, ms more | holds | times, while another stores | opensearch-logger: median, p99, p99.9 |",
         "|---|---|--:|--:|--:|--:|---|--:|--:|---|---|---|",
     ]
     for pace, state in ((pace, state) for pace in dict.fromkeys(pace for pace, _ in measured) for state in STATES):
@@ -179,7 +180,7 @@ def _table(measured: dict[tuple[str, str], list[Percentiles]]) -> str:
         more = min((one[2] - two[2]) / 1000 for one, two in pairs)
         best = min(own, key=lambda one: one[1])
         holds = min(times) <= LIMITS[0] and more <= LIMITS[1]
-        another = measured.get((pace, f"off, while another ships, {state}"), [])
+        another = measured.get((pace, f"off, while another stores, {state}"), [])
         beside = ", ".join(f"{one[1] / two[1]:.2f}" for one, two in zip(another, off, strict=bool(another)))
         other = min(measured[pace, f"opensearch-logger, {state}"], key=lambda one: one[1])
         lines.append(
