@@ -318,6 +318,10 @@ def clock(tmp_path: Path) -> tuple[dict[str, str], Callable[[str], None]]:
     return environment, turn
 
 
+PACE_S = 0.02
+"""Seconds between two calls: libfaketime makes threads that ask for the time wait for each other, up to 0.7 s."""
+
+
 def test_clocks_that_jump(
     clock: tuple[dict[str, str], Callable[[str], None]],
     tmp_path: Path,
@@ -335,9 +339,9 @@ def test_clocks_that_jump(
     jumps = of(40, 4)
     chosen = random.Random(7)
     jumping = tmp_path / "said-jumping"
-    arguments = ("--said", jumping, "--pause", 0.003, "--ship", "--name", "jumping")
+    arguments = ("--said", jumping, "--pause", PACE_S, "--ship", "--name", "jumping")
     host = start("-m", "tests.faults.clocked", url, *arguments, env=environment)
-    started = ("--said", tmp_path / "said-right", "--pause", 0.003, "--name", "right")
+    started = ("--said", tmp_path / "said-right", "--pause", PACE_S, "--name", "right")
     right = start("-m", "tests.faults.emitter", url, *started)
     until(lambda: jumping.exists() and jumping.stat().st_size > 200, 60)
     with closing(Spool(path, None)) as spool:
