@@ -74,17 +74,23 @@ def process_shipping(folder: Path, url: str) -> Call:
     return _pipeline(folder, url, "process", ship=True)
 
 
+def _entry() -> Any:
+    """What the processor makes of EVENT."""
+    from audit_pipeline import AuditPipeline
+    from audit_pipeline.actions import catalogue
+
+    with AuditPipeline.open("memory://", ship=False) as pipeline:
+        return pipeline.prepare(catalogue["dkim.key_generated"], {**EVENT, "user": USER, "ip": IP, "number": 1})
+
+
 def straight(folder: Path, url: str) -> Call:
     """A thousand entries straight into the store with each call, and nothing on this machine's disk."""
     from dataclasses import replace
 
-    from audit_pipeline import AuditPipeline
-    from audit_pipeline.actions import catalogue
     from audit_pipeline.event import now_ms, uuid7
     from audit_pipeline.stores import open_store
 
-    with AuditPipeline.open("memory://", ship=False) as pipeline:
-        made = pipeline.prepare(catalogue["dkim.key_generated"], {**EVENT, "user": USER, "ip": IP, "number": 1})
+    made = _entry()
     store = open_store(url)
 
     def call(number: int) -> None:
@@ -98,12 +104,7 @@ def _bare(folder: Path, synchronous: str) -> Call:
     """structlog into a file, and one SQLite commit of the bytes that an entry has."""
     import apsw
 
-    from audit_pipeline import AuditPipeline
-    from audit_pipeline.actions import catalogue
-
-    with AuditPipeline.open("memory://", ship=False) as pipeline:
-        given = {**EVENT, "user": USER, "ip": IP, "number": 1}
-        body = pipeline.prepare(catalogue["dkim.key_generated"], given).to_bytes()
+    body = _entry().to_bytes()
     database = apsw.Connection(str(folder / "bare.db"))
     database.execute("PRAGMA journal_mode = WAL").fetchall()
     database.execute(f"PRAGMA synchronous = {synchronous}")

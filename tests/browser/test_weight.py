@@ -18,8 +18,6 @@ from .viewing import rows, shows, signed_in
 LIMIT_BYTES = 40_000
 LIMIT_PAINT_MS = 100
 LIMIT_TASK_MS = 50
-LIMIT_TASK_TIMES = 4.0
-"""Where a machine is too slow for that: times what it needs to show a plain table of the same texts."""
 TRIES = 16
 """Other processes may take the processor from a measurement: the best of several says what the viewer takes."""
 CATEGORIES = [
@@ -99,19 +97,6 @@ class Trace:
         """A mark that the page made (`performance.mark`): it is of the page's main thread."""
         return next(one for one in self.named(name) if "blink.user_timing" in one["cat"])
 
-    def tasks(self, after: str) -> list[float]:
-        """Milliseconds of each task of the page's main thread after a mark.
-
-        Time that the thread had a processor: what other processes took of it is not the page's.
-        """
-        mark = self.mark(after)
-        return [
-            one.get("tdur", one["dur"]) / 1000
-            for name in ("RunTask", "ThreadControllerImpl::RunTask")
-            for one in self.named(name)
-            if (one["pid"], one["tid"]) == (mark["pid"], mark["tid"]) and one["ts"] > mark["ts"] and "dur" in one
-        ]
-
 
 def traced(browser: Browser, page: Page, act: Callable[[], None]) -> Trace:
     browser.start_tracing(page=page, categories=CATEGORIES)
@@ -133,19 +118,6 @@ MARK_ROWS = """(wanted) => {
     globalThis.painted = false;
     seen.observe(root, { subtree: true, childList: true });
 }"""
-
-
-PLAIN_TABLE = """async (texts) => {
-    performance.mark("plain");
-    const table = document.createElement("table");
-    for (const text of texts) {
-        const row = table.insertRow();
-        for (const one of text) row.insertCell().textContent = one;
-    }
-    document.body.replaceChildren(table);
-    await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-}"""
-"""Shows a table, without any style, script or state."""
 
 
 @pytest.mark.alone
@@ -216,11 +188,18 @@ def test_typing_is_never_held_up(
             expect(rows(page)).to_have_count(size)
 
         trace = traced(browser, page, act)
+        mark = trace.mark("typing")
         search.fill("")
         shows(page, "120 entries")
-        tasks = trace.tasks("typing")
+        # Time that the thread had a processor: what other processes took of it is not the page's.
+        tasks = [
+            one.get("tdur", one["dur"]) / 1000
+            for name in ("RunTask", "ThreadControllerImpl::RunTask")
+            for one in trace.named(name)
+            if (one["pid"], one["tid"]) == (mark["pid"], mark["tid"]) and one["ts"] > mark["ts"] and "dur" in one
+        ]
         assert len(tasks) > 50  # that the trace has them
-        return max(tasks)
+        return float(max(tasks))
 
     best = once()
     took = [best]
@@ -229,10 +208,4 @@ def test_typing_is_never_held_up(
         best = min(took)
     record_property("longest_task_ms", best)
     print(f"longest task while typing: {', '.join(f'{one:.0f}' for one in took)} ms")
-    if best < LIMIT_TASK_MS:
-        return
-    texts = page.locator("tr.entry").evaluate_all("all => all.map(row => [...row.cells].map(cell => cell.textContent))")
-    other = page.context.new_page()
-    plain = [max(traced(browser, other, lambda: other.evaluate(PLAIN_TABLE, texts)).tasks("plain")) for _ in took]
-    print(f"longest task of a plain table: {', '.join(f'{one:.0f}' for one in plain)} ms")
-    assert best < LIMIT_TASK_TIMES * min(plain)
+    assert best < LIMIT_TASK_MS
