@@ -15,6 +15,9 @@ import { FILTERS, SIZES, START, absolute, filterParameters, readView, viewParame
 
 // Milliseconds after the last key until a search is asked.
 const TYPED = 250;
+// Milliseconds after a key in which another may come. A hundred rows would hold it up: they come a screenful with each frame.
+const TYPING = 1_000;
+const SCREENFUL = 34;
 // Milliseconds for which a token is waited for: frameworks give it just after they put an element on the page.
 const UNASKED = 300;
 // Milliseconds for which "Copied" is shown.
@@ -67,6 +70,8 @@ export class AuditLog extends LitElement {
     this.timed = false;
     // What is being typed.
     this.text = null;
+    // Rows that may be drawn.
+    this.rows = Infinity;
     // What is looked for among the actions.
     this.found = "";
     this.copied = "";
@@ -78,6 +83,7 @@ export class AuditLog extends LitElement {
   }
 
   #typing = 0;
+  #typedAt = -TYPING;
   // The address before somebody began to type.
   #typedFrom = null;
   #focus = null;
@@ -193,6 +199,7 @@ export class AuditLog extends LitElement {
     clearTimeout(this.#typing);
     // Answers that come meanwhile leave it as it is.
     this.text = text;
+    this.#typedAt = performance.now();
     this.#typedFrom ??= location.href;
     this.#typing = setTimeout(() => text !== this.view.q && this.change({ q: text }, { push: false }), TYPED);
   }
@@ -355,6 +362,7 @@ export class AuditLog extends LitElement {
   wasRead() {
     const { answer, view } = this.reading;
     if (!this.catalogue) this.#readCatalogue();
+    this.#draw(performance.now() - this.#typedAt < TYPING ? SCREENFUL : Infinity);
     this.timeline.update();
     const total = this.t.entries(answer.total, number(answer.total, this.formats));
     // The status says the total; where that is the same as before, the rest says that something happened.
@@ -363,6 +371,13 @@ export class AuditLog extends LitElement {
     this.#total = total;
     if (this.#focusAfter) [this.#focus, this.#focusAfter] = [this.#focusAfter, null];
     this.#tell("loaded", { total: answer.total, page: answer.page, pages: answer.pages });
+  }
+
+  #draw(rows) {
+    this.rows = rows;
+    this.requestUpdate();
+    // Once the next frame was painted.
+    if (rows < this.view.size) requestAnimationFrame(() => setTimeout(() => this.#draw(rows + SCREENFUL)));
   }
 
   #total = "";

@@ -141,14 +141,15 @@ export const styles = css`
   .sort { border: 0; background: none; padding: 0 8px; min-height: 34px; width: 100%; text-align: start; font-weight: inherit; color: inherit; }
   .arrow { margin-inline-start: 4px; opacity: 0.5; }
   [aria-sort="ascending"] .arrow, [aria-sort="descending"] .arrow { opacity: 1; color: var(--_accent); }
-  td { height: 36px; padding: 0 8px; border-block-end: 1px solid var(--_line); vertical-align: middle; overflow: hidden; overflow-wrap: anywhere; line-height: 16px; }
+  td { height: 36px; padding: 0 8px; border-block-end: 1px solid var(--_line); vertical-align: middle; overflow: clip; overflow-wrap: anywhere; line-height: 16px; }
   .timestamp { width: 212px; } .action { width: 202px; } .target { width: 19%; } .user { width: 16%; } .ip { width: 164px; }
   td.ip { font-family: var(--_mono); font-size: 12px; }
   /* Two lines fit into a row, a third makes it higher; of an address, the end says that it is masked. */
   td bdi { display: -webkit-box; -webkit-line-clamp: 3; -webkit-box-orient: vertical; overflow: hidden; }
   td.ip bdi { display: block; }
   .more + time { display: inline-block; max-width: calc(100% - 28px); vertical-align: middle; }
-  tr.entry { cursor: pointer; }
+  /* Isolated: what is painted of a row is kept, whatever changes beside it. */
+  tr.entry { cursor: pointer; isolation: isolate; }
   tr.entry:hover > td, tr.opened > td { background: var(--_raised); }
   tr.new > td { animation: came 2.4s ease-out; }
   @keyframes came { from { background: light-dark(#ddf4ff, #0c2d6b); } }

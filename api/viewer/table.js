@@ -10,6 +10,7 @@ export const ICONS = { green: "+", yellow: "~", red: "×", accent: "•" };
 // Numbers on each side of the current page.
 const BESIDE = 2;
 const COLUMNS = ["timestamp", "action", "target", "detail", "user", "ip"];
+const VALUES = COLUMNS.slice(2);
 const SORTED = { timestamp: ["-timestamp", "timestamp"], action: ["action", "-action"] };
 
 // That it failed is a mark without text: the badge's text is the action's label.
@@ -19,11 +20,11 @@ export const badge = (item, t) => html`<span part="badge" class="badge ${item.to
 export function table(host) {
   const { t, reading } = host;
   const items = reading.answer ? reading.answer.items : [];
-  return html`<table role="table" part="table" aria-label=${t.table} aria-busy=${String(reading.loading)}>
+  return html`<table role="table" part="table" aria-label=${t.table} aria-busy=${String(reading.loading || items.length > host.rows)}>
     <thead role="rowgroup"><tr role="row">${COLUMNS.map((column) => heading(host, column))}</tr></thead>
     <tbody role="rowgroup" @click=${(event) => clicked(host, event)}>
       ${reading.answer || reading.problem
-        ? repeat(items, (item) => item.id, (item) => row(host, item))
+        ? repeat(items.slice(0, host.rows), (item) => item.id, (item) => row(host, item))
         : Array.from({ length: Number(host.view.size) || 25 }, skeleton)}
     </tbody>
   </table>`;
@@ -45,13 +46,13 @@ function heading(host, column) {
 
 function row(host, item) {
   const { t } = host;
+  const { names } = t;
   const opened = host.opened.get(item.id);
-  const cell = (column, content) => html`<td role="cell" class=${column} data-label=${t.names[column]}>${content}</td>`;
-  const value = (column) => cell(column, html`<bdi>${shortened(item[column])}</bdi>`);
   return html`<tr role="row" part="row" data-id=${item.id} class="entry ${opened ? "opened" : ""} ${host.marked.has(item.id) ? "new" : ""}">
-      ${cell("timestamp", html`<button type="button" class="more" aria-label=${t.details} aria-expanded=${String(!!opened)}
-        ><span aria-hidden="true">›</span></button><time datetime=${item.timestamp}>${time(item.timestamp, host.formats, host.view.zone)}</time>`)}
-      ${cell("action", badge(item, t))}${value("target")}${value("detail")}${value("user")}${value("ip")}
+      <td role="cell" class="timestamp" data-label=${names.timestamp}><button type="button" class="more" aria-label=${t.details} aria-expanded=${String(!!opened)}
+        ><span aria-hidden="true">›</span></button><time datetime=${item.timestamp}>${time(item.timestamp, host.formats, host.view.zone)}</time></td>
+      <td role="cell" class="action" data-label=${names.action}>${badge(item, t)}</td>
+      ${VALUES.map((column) => html`<td role="cell" class=${column} data-label=${names[column]}><bdi>${shortened(item[column])}</bdi></td>`)}
     </tr>
     ${opened
       ? html`<tr role="row" class="details"><td role="cell" colspan="6">${details(host, opened)}</td></tr>`

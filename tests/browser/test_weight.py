@@ -137,12 +137,13 @@ def test_a_hundred_rows_are_painted_at_once(
 
         def act() -> None:
             size.select_option("100")
-            expect(rows(page)).to_have_count(100)
+            # Asks nothing of the page until it is painted: to look for rows by their role is a task of its own.
             page.evaluate(
                 "new Promise((done) => { const look = () => painted ? done() : setTimeout(look, 5); look() })"
             )
 
         trace = traced(browser, page, act)
+        expect(rows(page)).to_have_count(100)
         asked = next(
             one["args"]["data"]["requestId"]
             for one in trace.named("ResourceSendRequest")
