@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.engine import Cluster, start_cluster
 
@@ -85,15 +86,13 @@ STATES: dict[str, Callable[[Cluster], AbstractContextManager[str]]] = {
 }
 
 
-def _percentiles(spent: list[float]) -> Percentiles:
-    ordered = sorted(spent)
+def _percentiles(found: dict[str, Any]) -> Percentiles:
+    ordered = sorted(found["microseconds"])
     return ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)], ordered[int(len(ordered) * 0.999)]
 
 
-def _asked(
-    python: str, kind: str, folder: Path, url: str, calls: int, every: float, apart: bool
-) -> tuple[Percentiles, float]:
-    """The percentiles, and how many seconds a call took with the pause after it."""
+def _asked(python: str, kind: str, folder: Path, url: str, calls: int, every: float, apart: bool) -> dict[str, Any]:
+    """The `microseconds` of each call, and the `seconds` of all with the pauses after them."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with Contender(python, "emitters", kind, str(folder), url) as emitter:
@@ -102,7 +101,7 @@ def _asked(
         emitter.ask(calls=200, threads=1, every=every)
         found = emitter.ask(calls=calls, threads=1, every=every)
     shutil.rmtree(folder)
-    return _percentiles(found["microseconds"]), found["seconds"] / calls
+    return found
 
 
 @contextmanager
@@ -144,12 +143,13 @@ def _measured(cluster: Cluster, folder: Path, rounds: int, calls: int) -> Iterat
             with STATES[state](cluster) as host:
                 url = f"opensearch://{host}?index=outage-x{number}"
                 for what, kind in ((f"off, beside {state}", "disk"), (state, "disk_shipping")):
-                    found, spent = _asked(sys.executable, kind, folder / kind, url, calls, every, apart)
-                    yield pace, what, found
+                    found = _asked(sys.executable, kind, folder / kind, url, calls, every, apart)
+                    yield pace, what, _percentiles(found)
                 if state in (APART, "up"):
+                    spent = found["seconds"] / calls
                     with _another(folder / "another", f"opensearch://{host}?index=outage-y{number}", spent, apart):
-                        found, _ = _asked(sys.executable, "disk", folder / "disk", url, calls, every, apart)
-                    yield pace, f"off, while another stores, {state}", found
+                        found = _asked(sys.executable, "disk", folder / "disk", url, calls, every, apart)
+                    yield pace, f"off, while another stores, {state}", _percentiles(found)
         cluster.clear("outage-")
     # After the others: documents of another shape, for which the engine compiles its code anew.
     other = contender_python(folder)
@@ -157,8 +157,8 @@ def _measured(cluster: Cluster, folder: Path, rounds: int, calls: int) -> Iterat
         for pace, every, state in _lines():
             with STATES[state](cluster) as host:
                 # A part of the calls shows it, and each may wait for the store.
-                found, _ = _asked(other, "opensearch_logger", folder / "other", host, calls // 4, every, state == APART)
-                yield pace, f"opensearch-logger, {state}", found
+                found = _asked(other, "opensearch_logger", folder / "other", host, calls // 4, every, state == APART)
+                yield pace, f"opensearch-logger, {state}", _percentiles(found)
         cluster.clear("bench-logger")
 
 
