@@ -54,6 +54,8 @@ def test_killed_with_opensearch(tmp_path: Path, start: Start, until: Until, engi
     """No kill of whoever records, ships or serves loses or doubles an entry in OpenSearch, across a month's border.
 
     In the long round the engine is killed and started again in the middle.
+
+    Seen to lose 977 of 2,381 with the mark moved before the store has a batch.
     """
 
     def restart() -> None:
