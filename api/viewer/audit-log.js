@@ -376,8 +376,8 @@ export class AuditLog extends LitElement {
   #draw(rows) {
     this.rows = rows;
     this.requestUpdate();
-    // Once the next frame was painted.
-    if (rows < this.view.size) requestAnimationFrame(() => setTimeout(() => this.#draw(rows + SCREENFUL)));
+    // Once the next frame was painted; unless another answer came meanwhile.
+    if (rows < this.view.size) requestAnimationFrame(() => setTimeout(() => this.rows === rows && this.#draw(rows + SCREENFUL)));
   }
 
   #total = "";
