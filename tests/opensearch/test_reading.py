@@ -288,12 +288,14 @@ def test_a_scroll_that_a_part_of_the_indices_gave_up_breaks_the_export(far: Stor
     def fault(exchange: Exchange) -> object:
         answer = json.loads(exchange.answer)
         if exchange.path.startswith("/_search/scroll") and exchange.method == "POST":
-            answer["_shards"]["failed"] = 1
+            gone = {"shard": -1, "reason": {"type": "search_context_missing_exception", "reason": "10.0.0.5"}}
+            answer["_shards"] |= {"failed": 1, "failures": [gone]}
             return 200, json.dumps(answer).encode()
         return None
 
     proxy.after_answer = fault
-    with closing(far.snapshot(ALL, 2500)) as snapshot, pytest.raises(StoreUnavailable, match="start it again"):
+    said = r"up \(search_context_missing_exception\); start it again"
+    with closing(far.snapshot(ALL, 2500)) as snapshot, pytest.raises(StoreUnavailable, match=said):
         list(snapshot.batches(1000))
 
 

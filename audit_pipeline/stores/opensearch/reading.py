@@ -17,7 +17,7 @@ from ..base import QUERY_S, Page
 from .engine import TIMEOUT_S, Engine
 from .queries import Order, after, among, at, beyond, conditions, nearest, order, reversed_order, simplified, span, upto
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "failure"]
 
 SHALLOW = 1000
 """Rows that a search may skip by `from`; what lies deeper is found by counting first. The engine's limit is 10,000."""
@@ -141,7 +141,8 @@ class Reader:
     def whole(self, answer: Any) -> None:
         """Raises StoreUnavailable for an answer that lacks something."""
         if answer.get("timed_out") or answer["_shards"]["failed"]:
-            raise StoreUnavailable(f"{self._where}: a part of the indices did not answer; trying again helps")
+            why = failure(answer)
+            raise StoreUnavailable(f"{self._where}: a part of the indices did not answer{why}; trying again helps")
 
     def event(self, document: Any) -> AuditEvent:
         """The entry of a document. Raises StoreError where it is another kind of document."""
@@ -251,6 +252,13 @@ class Reader:
         answer = self.search(body, query.org)
         buckets = answer.get("aggregations", {}).get("counts", {}).get("buckets", [])
         return [(bucket["key"], bucket["doc_count"]) for bucket in buckets]
+
+
+def failure(answer: Any) -> str:
+    """Why the first shard failed, in brackets: the kind alone, since the engine's text may quote what was asked."""
+    failures = answer["_shards"].get("failures") or [{}]
+    kind = (failures[0].get("reason") or {}).get("type")
+    return f" ({kind})" if kind else ""
 
 
 def _preference(org: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from ...event import AuditEvent
 from ...query import Query
 from ..base import Snapshot
 from .queries import among, conditions, order, simplified
-from .reading import Reader
+from .reading import Reader, failure
 
 __all__ = ["Scroll"]
 
@@ -94,9 +94,8 @@ class Scroll(Snapshot):
             raise
         if answer is None or answer["_shards"]["failed"]:  # all of the indices gave it up, or a part of them
             self._free()
-            raise StoreUnavailable(
-                f"OpenSearch gave the export up (not read for {KEPT}, or a node left); start it again"
-            )
+            why = failure(answer) if answer else f" (not read for {KEPT}, or a node left)"
+            raise StoreUnavailable(f"OpenSearch gave the export up{why}; start it again")
         before = len(self._fetched)
         self._take(answer)
         if len(self._fetched) == before:
