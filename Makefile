@@ -34,7 +34,7 @@ faults: $(READY)  ## every fault, many times (under an hour); the table goes int
 	FAULTS=long $(BIN)/python -m pytest -m 'long or not long' tests/faults
 	$(BIN)/python -m tests.faults.tally
 
-latencies: $(READY)  ## what a log call takes while the store is up, hung and down (a quarter of an hour), into docs/durability.md
+latencies: $(READY)  ## what a log call takes while the store is up, hung and down (twenty minutes), into docs/durability.md
 	$(BIN)/python -m benchmarks.outage
 
 long: $(READY)  ## the other long rounds: exports dropped, 10,000 random requests, all states of the viewer
