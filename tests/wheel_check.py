@@ -102,7 +102,11 @@ def main() -> None:
         venv.create(folder / "venv", with_pip=True)
         python, command = folder / "venv/bin/python", folder / "venv/bin/audit-pipeline"
         pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        run(*pip, "--require-hashes", "-r", ROOT / "requirements.txt", cwd=folder)
+        needed = ("--require-hashes", "-r", ROOT / "requirements.txt")
+        # As in the Makefile: uv takes a tenth of pip's time, and only pip knows of a mirror that pip.conf names.
+        uv = (Path(sys.executable).with_name("uv"), "pip", "install", "--quiet", "--python", python)
+        if subprocess.run([*uv, *needed], cwd=folder, check=False).returncode:
+            run(*pip, *needed, cwd=folder)
         run(*pip, "--no-deps", wheel, cwd=folder)
         where = run(python, "-c", "import audit_pipeline.api.app as app; print(app.__file__)", cwd=folder)
         check(where.startswith(str(folder)), "the environment has the wheel, not the checkout")
