@@ -10,12 +10,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import orjson
 
 from ..errors import AuditError, SettingsError, SpoolError, StoreMissing
-from ..event import format_timestamp
+from ..event import AuditEvent, format_timestamp
 from ..gaps import Gaps
 from ..replay import replay as replaying
 from ..settings import Settings, spool_path, unknown_variables
@@ -43,6 +44,8 @@ from .options import (
 )
 
 __all__ = ["COMMANDS"]
+
+R = TypeVar("R")
 
 ENDING = frozenset((signal.SIGINT, signal.SIGTERM))
 """The signals that end `ship`."""
@@ -280,19 +283,46 @@ def _store(settings: Settings, store: Store) -> Iterator[_Finding]:
         return
     if isinstance(path, Path):
         yield from _mode("store", path)
+    if lost := _lost(settings, store):
+        advice = (
+            "It was made anew, an older copy was put in its place, or entries were deleted there. `audit-pipeline ship "
+            "--replay` sends again what the spool still has; what is older only a backup has."
+        )
+        named = f"{path or 'the store'}: lacks entries that it was given, such as {lost.id}"
+        yield _Finding("store", False, f"{named} of {format_timestamp(lost.timestamp)}", advice)
+        return
     yield _Finding("store", True, detail)
 
 
 def _shipped(settings: Settings, store: Store) -> int:
     """How many entries a store was given."""
+    return _asked(settings, store, Spool.shipped, 0)
+
+
+def _lost(settings: Settings, store: Store) -> AuditEvent | None:
+    """The oldest entry that the spool still has and the store was given, or the newest; where the store lacks it."""
+
+    def missing(spool: Spool) -> AuditEvent | None:
+        upto = spool.shipped()
+        for event in (*spool.kept(0, limit=1), *spool.kept(max(upto - 1, 0), limit=1)):
+            is_there = event.sequence > upto or store.get(event.org, event.id) is not None
+            if not is_there and event.sequence not in {row.sequence for row in spool.quarantine()}:
+                return event
+        return None
+
+    return _asked(settings, store, missing, None) if store.lasting else None
+
+
+def _asked(settings: Settings, store: Store, ask: Callable[[Spool], R], otherwise: R) -> R:
+    """What the spool answers, where there is one that does."""
     path = spool_path(settings, store)
     if not path.exists():
-        return 0
+        return otherwise
     try:
         with closing(Spool(path, store.identity(path))) as spool:
-            return spool.shipped()
+            return ask(spool)
     except SpoolError:  # as the check of the spool has said
-        return 0
+        return otherwise
 
 
 def _absent(check: str, path: Path) -> _Finding:

@@ -1075,6 +1075,26 @@ def store_gone(monkeypatch: pytest.MonkeyPatch) -> None:
         file.unlink()
 
 
+def store_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    store_gone(monkeypatch)
+    with AuditPipeline.open() as pipeline:
+        pipeline.record("domain.deleted", target="a.example", user="alice", ip="203.0.113.9")
+        assert pipeline.flush()
+
+
+def older_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    with AuditPipeline.open() as pipeline:
+        assert pipeline.flush()
+    kept = Path("audit.db").read_bytes()
+    with AuditPipeline.open() as pipeline:
+        pipeline.record("domain.deleted", target="a.example", user="alice", ip="203.0.113.9")
+        assert pipeline.flush()
+    for file in Path().glob("audit.db*"):
+        file.unlink()
+    Path("audit.db").touch(0o600)
+    Path("audit.db").write_bytes(kept)
+
+
 def store_gone_beside_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("audit.db").rename("audit.db-wal")
 
@@ -1107,6 +1127,8 @@ def no_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
         (no_spool, "spool", "is no spool"),
         (newer_store, "store", "version 99"),
         (store_gone, "store", "ship --replay"),
+        (store_made_anew, "store", "lacks entries that it was given, such as "),
+        (older_store, "store", "lacks entries that it was given, such as "),
         (store_gone_beside_its_log, "store", "move audit.db-wal away"),
         (no_folder, "spool", "missing"),
         (no_store_folder, "store", "missing"),
