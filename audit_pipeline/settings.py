@@ -24,6 +24,10 @@ SPOOL_LIMIT = 2**30
 SPOOL_LIMITS = (2**20, 2**50)
 """The least and the most that AUDIT_SPOOL_LIMIT may be, in bytes."""
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+DATABASE_FILES = ("", "-wal", "-shm", "-journal")
+"""What SQLite keeps of one database, by the ends of the names."""
+SPOOL_FILES = (*DATABASE_FILES, ".card", ".lock", ".gaps", ".cursor-key")
+"""What is kept of one spool."""
 
 VARIABLES = (
     "AUDIT_STORE_URL",
@@ -79,16 +83,22 @@ class Settings:
         store: str | None = None,
         spool: str | Path | None = None,
     ) -> Settings:
-        """The settings of the environment; `store` and `spool` win over it. Raises SettingsError."""
+        """The settings of the environment; `store` and `spool` win over it. Raises SettingsError.
+
+        White space around a value does not count; a value of nothing else is one that was not set.
+        """
+        options = {"AUDIT_STORE_URL": store or "", "AUDIT_SPOOL": str(spool or "")}
+        said = dict(os.environ if environment is None else environment)
+        said |= {name: value for name, value in options.items() if value.strip()}
         given = {
-            name: value
-            for name, value in (os.environ if environment is None else environment).items()
-            # An empty variable is one that was not set; but no plans at all is a choice.
-            if name in VARIABLES and (value != "" or name == "AUDIT_ENTITLED_PLANS")
+            name: value.strip()
+            for name, value in said.items()
+            # An empty variable is one that was not set; but no plans at all is a choice, which a slip must not make.
+            if name in VARIABLES and (value.strip() or (name == "AUDIT_ENTITLED_PLANS" and not value))
         }
         made = cls(
-            store_url=store or given.get("AUDIT_STORE_URL", DEFAULT_STORE),
-            spool=_path("AUDIT_SPOOL", spool or given.get("AUDIT_SPOOL")),
+            store_url=given.get("AUDIT_STORE_URL", DEFAULT_STORE),
+            spool=_path("AUDIT_SPOOL", given.get("AUDIT_SPOOL")),
             spool_limit=_bytes("AUDIT_SPOOL_LIMIT", given.get("AUDIT_SPOOL_LIMIT", str(SPOOL_LIMIT)), SPOOL_LIMITS),
             spool_age=_positive("AUDIT_SPOOL_AGE", given["AUDIT_SPOOL_AGE"]) if "AUDIT_SPOOL_AGE" in given else None,
             on_full=one_of("AUDIT_ON_FULL", given.get("AUDIT_ON_FULL", ON_FULL[0]), ON_FULL),
@@ -98,7 +108,7 @@ class Settings:
             jwt_issuer=given.get("AUDIT_JWT_ISSUER"),
             jwt_audience=given.get("AUDIT_JWT_AUDIENCE"),
             cursor_keys=_list(given.get("AUDIT_CURSOR_KEYS", "")),
-            entitled_plans=_list(given.get("AUDIT_ENTITLED_PLANS", "business,enterprise")),
+            entitled_plans=_plans(given.get("AUDIT_ENTITLED_PLANS", "business,enterprise")),
             trusted_proxies=_networks("AUDIT_TRUSTED_PROXIES", given.get("AUDIT_TRUSTED_PROXIES", "")),
             allowed_hosts=_hosts(given.get("AUDIT_ALLOWED_HOSTS", ",".join(LOOPBACK_HOSTS))),
             cors_origins=_origins(given.get("AUDIT_CORS_ORIGINS", "")),
@@ -138,9 +148,15 @@ def unknown_line(environment: Mapping[str, str] | None = None) -> str:
 def spool_path(settings: Settings, store: Store) -> Path:
     """Where the spool of a store lies: as set, else beside the store, else in the user's state folder.
 
-    Raises SettingsError where that folder cannot be made.
+    Raises SettingsError where that folder cannot be made, or the store itself is what was set.
     """
     if settings.spool is not None:
+        kept = getattr(store, "path", None)
+        if isinstance(kept, Path) and _shares_files(settings.spool, kept):
+            raise SettingsError(
+                f"AUDIT_SPOOL: {str(settings.spool)[:80]!r} is the file of the store, or one that is kept beside it; "
+                "allowed is a file that nothing else uses: name another one, or leave AUDIT_SPOOL unset"
+            )
         return settings.spool.absolute()
     if store.spool_path is not None:
         return store.spool_path
@@ -169,6 +185,15 @@ def state_folder() -> Path:
     return state
 
 
+def _shares_files(spool: Path, store: Path) -> bool:
+    """Whether one file would be of both: what one of them writes there, the other could not read."""
+    # SQLite keeps its files beside the file that a link leads to; a second name of the file is seen by its inode.
+    of_spool, of_store = os.path.realpath(spool), os.path.realpath(store)
+    names = {of_spool + end for end in SPOOL_FILES} & {of_store + end for end in DATABASE_FILES}
+    there = os.path.exists(of_spool) and os.path.exists(of_store)
+    return bool(names) or (there and os.path.samefile(of_spool, of_store))
+
+
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     """The value, where it is allowed. Raises SettingsError."""
     if value not in allowed:
@@ -176,15 +201,27 @@ def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def _path(name: str, value: str | Path | None) -> Path | None:
+def _path(name: str, value: str | None) -> Path | None:
+    if value is None:
+        return None
     try:
-        return Path(value).expanduser() if value else None
+        return Path(value).expanduser()
     except RuntimeError:
-        raise SettingsError(f"{name}: {str(value)[:80]!r} names no known home folder; write the path out") from None
+        raise SettingsError(f"{name}: {value[:80]!r} names no known home folder; write the path out") from None
 
 
 def _list(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _plans(value: str) -> tuple[str, ...]:
+    plans = _list(value)
+    if value and not plans:
+        raise SettingsError(
+            f"AUDIT_ENTITLED_PLANS: {value[:40]!r} names no plan; allowed are such as business,enterprise, or nothing "
+            "at all, so that no plan is needed"
+        )
+    return plans
 
 
 def _networks(name: str, value: str) -> Networks:

@@ -315,13 +315,13 @@ def _lost(settings: Settings, store: Store) -> AuditEvent | None:
 
 def _asked(settings: Settings, store: Store, ask: Callable[[Spool], R], otherwise: R) -> R:
     """What the spool answers, where there is one that does."""
-    path = spool_path(settings, store)
-    if not path.exists():
-        return otherwise
     try:
+        path = spool_path(settings, store)
+        if not path.exists():
+            return otherwise
         with closing(Spool(path, store.identity(path))) as spool:
             return ask(spool)
-    except SpoolError:  # as the check of the spool has said
+    except (SettingsError, SpoolError):  # as the check of the spool has said
         return otherwise
 
 

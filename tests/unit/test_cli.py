@@ -631,6 +631,31 @@ def test_store_and_spool_stand_for_the_settings(run: Run, place: Path, monkeypat
     assert {path.name for path in place.iterdir()} == {"option.db", *beside}
 
 
+@pytest.mark.parametrize("spool", ["a.db", "./a.db", "folder/../a.db", "link.db", "second.db", "a.db-wal", "a.db-shm"])
+def test_the_spool_is_not_the_store(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, spool: str) -> None:
+    """A spool at the place of its store, however that is called, is refused before a file is touched."""
+    monkeypatch.setenv("AUDIT_STORE_URL", "sqlite:///a.db")
+    assert run("setup").status == 0
+    (place / "folder").mkdir()
+    (place / "link.db").symlink_to("a.db")
+    (place / "second.db").hardlink_to("a.db")
+    before = {path.name: path.stat().st_mtime_ns for path in place.iterdir()}
+    monkeypatch.setenv("AUDIT_SPOOL", spool)
+    said = run("emit", "domain.created", "--target", "x").refused(2)
+    assert said.startswith(f"audit-pipeline: AUDIT_SPOOL: '{Path(spool)}' is the file of the store")
+    assert "allowed is a file that nothing else uses: name another one" in said
+    assert {path.name: path.stat().st_mtime_ns for path in place.iterdir()} == before
+
+
+def test_a_spool_at_the_place_of_a_store_to_be_is_refused(run: Run, place: Path) -> None:
+    """No file needs to be there yet; and the store may not be where the spool keeps a file of its own."""
+    for store, spool in (("a.db", "a.db"), ("a.db-wal", "a.db"), ("a.db.lock", "a.db")):
+        assert "AUDIT_SPOOL" in run(
+            "emit", "domain.created", "--store", f"sqlite:///{store}", "--spool", spool
+        ).refused(2)
+    assert list(place.iterdir()) == []
+
+
 # export
 
 
@@ -1059,6 +1084,13 @@ def spool_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_spool(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("audit.db").rename("other.db")
+    with AuditPipeline.open() as pipeline:
+        pipeline.record("domain.created", target="a.example", user="alice", ip="203.0.113.9")
+    monkeypatch.setenv("AUDIT_SPOOL", "other.db")
+
+
+def spool_in_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIT_SPOOL", "audit.db")
 
 
@@ -1125,6 +1157,7 @@ def no_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
         (stuck_spool, "spool", "audit-pipeline ship"),
         (spool_of_another, "spool", "serves the store"),
         (no_spool, "spool", "is no spool"),
+        (spool_in_the_store, "spool", "is the file of the store"),
         (newer_store, "store", "version 99"),
         (store_gone, "store", "ship --replay"),
         (store_made_anew, "store", "lacks entries that it was given, such as "),

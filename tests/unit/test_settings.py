@@ -31,9 +31,17 @@ def refused(variable: str, value: str) -> str:
 # Values
 
 
-@pytest.mark.parametrize("environment", [{}, {name: "" for name in VARIABLES if name != "AUDIT_ENTITLED_PLANS"}])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {name: "" for name in VARIABLES if name != "AUDIT_ENTITLED_PLANS"},
+        dict.fromkeys(VARIABLES, " \t\r\n"),
+    ],
+    ids=["none", "empty", "white space"],
+)
 def test_defaults(environment: dict[str, str]) -> None:
-    """Without variables, or with empty ones, the defaults of INTERFACE, section 2."""
+    """Without variables, or with empty ones or white space alone, the defaults of INTERFACE, section 2."""
     settings = Settings.from_environment(environment)
     assert settings == Settings()
     assert settings.store_url == "sqlite:///audit.db"
@@ -56,7 +64,7 @@ def test_defaults(environment: dict[str, str]) -> None:
         ("AUDIT_STORE_URL", "memory://", "store_url", "memory://"),
         ("AUDIT_SPOOL", "/var/a.db", "spool", Path("/var/a.db")),
         ("AUDIT_SPOOL", "~/a.db", "spool", Path.home() / "a.db"),
-        ("AUDIT_JWT_SECRET", " s ", "jwt_secret", " s "),
+        ("AUDIT_JWT_SECRET", "s t", "jwt_secret", "s t"),
         ("AUDIT_JWKS_URL", "https://id.example.com/keys", "jwks_url", "https://id.example.com/keys"),
         ("AUDIT_JWKS_FILE", "/etc/keys.json", "jwks_file", Path("/etc/keys.json")),
         ("AUDIT_JWT_ISSUER", "https://id.example.com", "jwt_issuer", "https://id.example.com"),
@@ -93,6 +101,8 @@ def test_each_variable_is_read(variable: str, value: str, field: str, expected: 
     settings = Settings.from_environment({variable: value})
     assert getattr(settings, field) == expected
     assert {name for name in Settings.__slots__ if getattr(settings, name) != getattr(Settings(), name)} == {field}
+    if value:  # no plans at all is a choice, and white space alone is none
+        assert Settings.from_environment({variable: f" \t{value}\r\n"}) == settings
 
 
 @pytest.mark.parametrize(
@@ -117,15 +127,16 @@ def test_each_variable_is_read(variable: str, value: str, field: str, expected: 
         ],
         *[
             ("AUDIT_EXPORT_LIMIT", value, "from 1 to 999999999")
-            for value in ("0", "-1", "1.5", "many", "9" * 5000, "1_000", "١", "1 ")
+            for value in ("0", "-1", "1.5", "many", "9" * 5000, "1_000", "١", "1 0")
         ],
         *[
             ("AUDIT_SPOOL_LIMIT", value, "numbers of bytes from 1048576 to 1125899906842624")
             for value in ("0", "1048575", "1125899906842625", "1G", "-1", "9" * 5000, "1e9", "١٢٣٤٥٦٧٨")
         ],
+        ("AUDIT_ENTITLED_PLANS", ",", "names no plan; allowed are such as business,enterprise"),
         *[("AUDIT_SPOOL_AGE", value, "from 1 to 999999999") for value in ("0", "-1", "1h", "1.5", "never")],
         *[("AUDIT_ON_FULL", value, "allowed are fail_closed, fail_open") for value in ("open", "FAIL_OPEN", "drop")],
-        *[("AUDIT_IP_STORAGE", value, "allowed are full, masked") for value in ("none", "FULL", "full ", "x" * 5000)],
+        *[("AUDIT_IP_STORAGE", value, "allowed are full, masked") for value in ("none", "FULL", "full,", "x" * 5000)],
     ],
     ids=lambda value: value[:24],
 )
@@ -149,7 +160,11 @@ def test_arguments_win_over_the_environment() -> None:
     assert Settings.from_environment(environment, store="sqlite:///b.db", spool="/b.db") == Settings(
         store_url="sqlite:///b.db", spool=Path("/b.db")
     )
-    assert Settings.from_environment(environment, store="", spool="") == Settings(
+    for empty in ("", " "):
+        assert Settings.from_environment(environment, store=empty, spool=empty) == Settings(
+            store_url="memory://", spool=Path("/a.db")
+        )
+    assert Settings.from_environment({}, store=" memory:// ", spool=" /a.db\n") == Settings(
         store_url="memory://", spool=Path("/a.db")
     )
 
