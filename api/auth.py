@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +25,10 @@ __all__ = ["Caller", "TokenVerifier", "make_token"]
 _SHARED = ("HS256", "HS384", "HS512")
 _LAST = 2**53
 """No time lies beyond; and beyond it numbers are not exact, and may not even fit into what they are reckoned with."""
+AGAIN_S = 60.0
+"""For how long a reason that was logged is not logged again, in seconds: anybody may send bad tokens."""
+
+_log = logging.getLogger("audit_pipeline.api")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +47,9 @@ class Caller:
         if scope not in self.scopes:
             raise Problem(403, "forbidden", f"The token lacks the scope {scope}.", scope=scope)
         if scope in ("audit:read", "audit:export") and plans and self.plan not in plans:
-            raise Problem(
-                403, "plan-required", f"The audit log is part of the plans {', '.join(plans)}.", plans=list(plans)
-            )
+            start = "The" if self.plan is not None else "The token has no `plan`; the"
+            detail = f"{start} audit log is part of the plans {', '.join(plans)}."
+            raise Problem(403, "plan-required", detail, plans=list(plans))
 
 
 class TokenVerifier:
@@ -63,6 +69,7 @@ class TokenVerifier:
         self._remote: RemoteKeys | None = None
         self._local: dict[str, VerifyingKey] = {}
         self._secret: bytes | None = None
+        self._refusals = _Refusals()
         if settings.jwks_url:
             self._remote = RemoteKeys(settings.jwks_url)
         elif settings.jwks_file:
@@ -85,32 +92,67 @@ class TokenVerifier:
             self._secret = _hmac_key(self.run_key)
 
     def verify(self, token: str) -> Caller:
-        """Who the token speaks for. Raises Problem `unauthorized` without saying why: that would help a forger."""
+        """Who the token speaks for. Raises Problem `unauthorized` without saying why: that would help a forger.
+
+        The log says it, to the operator.
+        """
         try:
-            claims = self._claims(token)
-            sub, scopes = claims["sub"], claims.get("scope", "")
-            plan, org = claims.get("plan"), claims.get("org", "default")
-            texts = isinstance(sub, str) and isinstance(scopes, str) and isinstance(org, str)
-            # A name that would be cut, or changed, on its way in could be taken for another organisation's.
-            named = texts and 0 < len(org) <= MAX_ORG and org == org.encode(errors="replace").decode()
-            if not (named and sub and isinstance(plan, str | None)):
-                raise jwt.InvalidTokenError("claims of the wrong kind")
-            expires = int(claims["exp"])
-            if expires > _LAST:
-                raise jwt.InvalidTokenError("exp is no time")
-            return Caller(sub, org, frozenset(scopes.split()), plan, expires)
+            return _caller(self._claims(token))
         except KeysUnavailable:
             detail = "The keys that verify tokens cannot be fetched at the moment. Ask again in a few seconds."
             raise Problem(503, "keys-unavailable", detail, headers={"Retry-After": "5"}) from None
-        except (jwt.PyJWTError, KeyError, ValueError, TypeError, OverflowError):
+        except (jwt.PyJWTError, KeyError, ValueError, TypeError, OverflowError) as error:
+            self._refusals.note(error)
             raise unauthorized("The bearer token is not valid, or no longer. Sign in again.") from None
 
     def _claims(self, token: str) -> dict[str, Any]:
         if self._secret is not None:
             return jwt.decode(token, self._secret, algorithms=_SHARED, **self._options)
-        kid = jwt.get_unverified_header(token)["kid"]
-        key = self._local[kid] if self._remote is None else self._remote.key(kid)
+        kid = jwt.get_unverified_header(token).get("kid")
+        if kid is None:
+            raise jwt.InvalidTokenError("its header has no `kid`, which names the key that verifies it")
+        try:
+            key = self._local[kid] if self._remote is None else self._remote.key(kid)
+        except KeyError:
+            raise jwt.InvalidTokenError("the key set has no key with the `kid` of its header") from None
         return jwt.decode(token, key.key, algorithms=key.algorithms, **self._options)
+
+
+def _caller(claims: dict[str, Any]) -> Caller:
+    """Who the claims of a good token speak of. Raises PyJWTError where one is of the wrong kind."""
+    sub, scopes = claims["sub"], claims.get("scope", "")
+    plan, org = claims.get("plan"), claims.get("org", "default")
+    expires = int(claims["exp"])
+    named = isinstance(org, str) and 0 < len(org) <= MAX_ORG
+    for is_right, otherwise in (
+        (isinstance(sub, str) and sub, "`sub` is no text, or an empty one"),
+        (isinstance(scopes, str), "`scope` is no text; it is one, with spaces between the scopes"),
+        (isinstance(plan, str | None), "`plan` is no text"),
+        # A name that would be cut, or changed, on its way in could be taken for another organisation's.
+        (named and org == org.encode(errors="replace").decode(), f"`org` is no text of 1 to {MAX_ORG} characters"),
+        (expires <= _LAST, "`exp` is no time"),
+    ):
+        if not is_right:
+            raise jwt.InvalidTokenError(otherwise)
+    return Caller(sub, org, frozenset(scopes.split()), plan, expires)
+
+
+class _Refusals:
+    """Logs why tokens are refused, the same reason now and then; never what is in them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said: dict[str, float] = {}
+
+    def note(self, error: Exception) -> None:
+        # Behind a colon PyJWT quotes the token; without that there are no more reasons than it has messages.
+        reason = str(error).partition(":")[0] if isinstance(error, jwt.PyJWTError) else type(error).__name__
+        now = time.monotonic()
+        with self._lock:
+            if now - self._said.get(reason, -AGAIN_S) < AGAIN_S:
+                return
+            self._said[reason] = now
+        _log.warning("a bearer token was refused: %s (each reason is logged once a minute at the most)", reason)
 
 
 def unauthorized(detail: str) -> Problem:

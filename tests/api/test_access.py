@@ -72,6 +72,55 @@ def test_only_good_tokens_are_believed(memory_api: API) -> None:
     assert len(details) == 1
 
 
+REASONS = {
+    "expired": "Signature has expired",
+    "another key": "Signature verification failed",
+    "algorithm none": "The specified alg value is not allowed",
+    "no exp": 'Token is missing the "exp" claim',
+    "an empty sub": "`sub` is no text, or an empty one",
+    "exp as large as a double": "`exp` is no time",
+    "scope is a list": "`scope` is no text; it is one, with spaces between the scopes",
+    "plan is a list": "`plan` is no text",
+    "org is a number": "`org` is no text of 1 to 256 characters",
+    "text": "Not enough segments",
+}
+
+
+def test_why_a_token_was_refused_is_in_the_log(memory_api: API, caplog: pytest.LogCaptureFixture) -> None:
+    """The operator finds the reason of each refusal, and nothing of what the token says."""
+    for why, token in forged(memory_api).items():
+        caplog.clear()
+        api = memory_api.with_settings()
+        api.get("/v1/events", token=None, headers=[("authorization", f"Bearer {token}".encode())])
+        (said,) = (record.getMessage() for record in caplog.records if record.name == "audit_pipeline.api")
+        assert said.startswith(f"a bearer token was refused: {REASONS.get(why, '')}"), why
+        assert not any(part in said for part in token.split(".") if len(part) > 3), why
+        assert "mallory" not in said
+        assert "alice" not in said
+
+
+def test_a_reason_is_logged_once_a_minute(
+    memory_api: API, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bad tokens do not fill the log, not those that differ either; after a minute a reason is said again."""
+    heads = [{"alg": "HS256", "crit": [f"one {number}"]} for number in range(3)]
+    tokens = [memory_api.token(exp=1)] * 3 + [f"{part(head)}.{part({})}.AAAA" for head in heads]
+    tokens += [f"{part({})[:-2]}{'A' * 4 * number}.e30.AAAA" for number in range(3)]
+
+    def said() -> int:
+        caplog.clear()
+        for token in tokens:
+            check_problem(memory_api.get("/v1/events", token=token), 401, "unauthorized")
+        return len([record for record in caplog.records if record.name == "audit_pipeline.api"])
+
+    first = said()
+    assert 2 <= first <= 4
+    assert said() == 0
+    assert "one 1" not in caplog.text
+    monkeypatch.setattr("audit_pipeline.api.auth.AGAIN_S", 0)
+    assert said() == len(tokens)
+
+
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic YTpi", "Token abc"])
 def test_no_token(memory_api: API, header: str | None) -> None:
     """Without a bearer token every call but the health checks is 401."""
@@ -126,6 +175,7 @@ def test_viewing_and_exporting_need_a_plan_and_recording_does_not(memory_api: AP
     for path in (*READING, "/v1/events/export.csv"):
         body = check_problem(memory_api.get(path, token=token), 403, "plan-required")
         assert body["plans"] == ["business", "enterprise"]
+        assert body["detail"].startswith("The token has no `plan`; the audit log is") == (plan is None)
     assert memory_api.post({"action": "domain.created"}, token=token).status_code == 202
 
 
@@ -187,7 +237,9 @@ def signed(api: API, key: Any, algorithm: str, **header: Any) -> str:
     return jwt.encode(claims, key, algorithm, headers=header)
 
 
-def test_public_keys_verify_and_are_never_taken_for_secrets(keyed: API, private_key: rsa.RSAPrivateKey) -> None:
+def test_public_keys_verify_and_are_never_taken_for_secrets(
+    keyed: API, private_key: rsa.RSAPrivateKey, caplog: pytest.LogCaptureFixture
+) -> None:
     """A token of the private key is good; one signed with the public key as if it were a secret is not."""
     assert keyed.get("/v1/events", token=signed(keyed, private_key, "RS256", kid="one")).status_code == 200
     public = private_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -205,6 +257,9 @@ def test_public_keys_verify_and_are_never_taken_for_secrets(keyed: API, private_
         signed(keyed, rsa.generate_private_key(65_537, 2048), "RS256", kid="one"),
     ):
         check_problem(keyed.get("/v1/events", token=token), 401, "unauthorized")
+    assert "its header has no `kid`" in caplog.text
+    assert "the key set has no key with the `kid`" in caplog.text
+    assert "two" not in caplog.text
 
 
 def test_keys_that_cannot_be_fetched(memory_api: API, private_key: rsa.RSAPrivateKey) -> None:
