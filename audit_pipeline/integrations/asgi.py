@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
 from ..context import bind_actor, trace_request, unaudited
+from ..errors import SettingsError
 from ..privacy import normalize_ip
 from ..settings import Networks, Settings
 
@@ -34,12 +35,13 @@ class AuditMiddleware:
     """Binds user, address, request id and user agent for the entries made during a request.
 
     `user` is asked, with the ASGI scope, when an entry is made, so it may be known as late as in the endpoint; the
-    default is `scope["user"]` as Starlette's authentication sets it, else `request.state.user`: a text, or an object or
-    mapping with an `email`, a `username` … Forwarding headers are believed from `trusted_proxies` only (default:
-    AUDIT_TRUSTED_PROXIES).
+    default is `scope["user"]` as Starlette's authentication sets it, else (where that is nobody) `request.state.user`:
+    a text, or an object or mapping with an `email`, a `username` … Forwarding headers are believed from
+    `trusted_proxies` only (default: AUDIT_TRUSTED_PROXIES): a list of networks, or one text with commas between them.
 
     A POST, PUT, PATCH or DELETE that succeeded (a status below 400) without leaving an entry is logged as a warning,
     and counted in `audit_pipeline.context.unaudited`. `exempt` has names of routes, or of endpoints, that need none.
+    Raises SettingsError for a `user` that cannot be called, and for wrong networks.
     """
 
     def __init__(
@@ -51,11 +53,16 @@ class AuditMiddleware:
         exempt: Iterable[str] = (),
     ) -> None:
         self.app = app
+        if user is not None and not callable(user):
+            raise SettingsError(
+                f"AuditMiddleware: user is {repr(user)[:40]}, of type {type(user).__name__}; allowed is a function "
+                "that is given the ASGI scope and returns the user's name"
+            )
         self._user = user or _user_in_scope
         if trusted_proxies is None:
             self._trusted = Settings.from_environment().trusted_proxies
         else:
-            listed = ",".join(map(str, trusted_proxies))
+            listed = trusted_proxies if isinstance(trusted_proxies, str) else ",".join(map(str, trusted_proxies))
             self._trusted = Settings.from_environment({"AUDIT_TRUSTED_PROXIES": listed}).trusted_proxies
         self._exempt = frozenset([exempt] if isinstance(exempt, str) else exempt)
 
@@ -146,10 +153,12 @@ def _request_id(scope: Scope) -> str:
 
 
 def _user_in_scope(scope: Scope) -> str | None:
-    user = scope.get("user") or (scope.get("state") or {}).get("user")
+    user = scope.get("user")
+    if not user or _is_nobody(user):  # authentication that found nobody does not speak for what comes after it
+        user = (scope.get("state") or {}).get("user")
     if user is None or isinstance(user, str):
         return user
-    if getattr(user, "is_authenticated", True) is False:
+    if _is_nobody(user):
         return None
     for name in ("email", "username", "display_name", "name", "sub", "id"):
         value = user.get(name) if isinstance(user, Mapping) else getattr(user, name, None)
@@ -157,3 +166,7 @@ def _user_in_scope(scope: Scope) -> str | None:
             return str(value)
     # Not its text form: that of a model has every field, the hash of the password among them.
     return None
+
+
+def _is_nobody(user: object) -> bool:
+    return getattr(user, "is_authenticated", True) is False

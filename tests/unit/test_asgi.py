@@ -14,6 +14,7 @@ import structlog
 from fastapi import APIRouter, BackgroundTasks, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
+from starlette.authentication import UnauthenticatedUser
 from starlette.background import BackgroundTask
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import PlainTextResponse
@@ -115,8 +116,16 @@ def test_trusted_proxies_come_from_the_environment(log: AuditLog, monkeypatch: p
     monkeypatch.setenv("AUDIT_TRUSTED_PROXIES", "203.0.113.0/24")
     assert entry(log, recording(log), headers={"x-forwarded-for": "198.51.100.7"}).ip == "198.51.100.7"
     assert entry(log, recording(log, trusted_proxies=[]), headers={"x-forwarded-for": "1.1.1.1"}).ip == "203.0.113.9"
-    with pytest.raises(SettingsError, match="AUDIT_TRUSTED_PROXIES"):
-        recording(log, trusted_proxies=["proxy.example"])
+    for wrong in (["proxy.example"], "10.0.0.0/8,proxy.example"):
+        with pytest.raises(SettingsError, match=r"AUDIT_TRUSTED_PROXIES: '(10\.0\.0\.0/8,)?proxy\.example' is no list"):
+            recording(log, trusted_proxies=wrong)
+
+
+@pytest.mark.parametrize("proxies", ["203.0.113.0/24", "10.0.0.0/8, 203.0.113.0/24"])
+def test_one_text_is_a_list_of_proxies(log: AuditLog, proxies: str) -> None:
+    """As the setting is, and not a list of letters."""
+    made = entry(log, recording(log, trusted_proxies=proxies), headers={"x-forwarded-for": "198.51.100.7"})
+    assert made.ip == "198.51.100.7"
 
 
 def test_request_id_and_user_agent_are_in_the_context(log: AuditLog) -> None:
@@ -192,6 +201,25 @@ def recording_without_user(log: AuditLog, **options: Any) -> Any:
 def test_the_user_of_the_scope_or_the_state(log: AuditLog, user: object, expected: str, place: str) -> None:
     """The user is what Starlette's authentication set, or `request.state.user`, by its name; nobody is nobody."""
     assert with_user(log, user, place) == expected
+
+
+def test_nobody_in_the_scope_does_not_hide_the_user_of_the_state(log: AuditLog) -> None:
+    """Starlette's authentication sets someone also where it knows nobody; a login dependency may know who it is."""
+    inner = recording(log)  # its endpoint sets request.state.user
+
+    async def authenticating(scope: Any, receive: Any, send: Any) -> None:
+        await inner(scope | {"user": UnauthenticatedUser()}, receive, send)
+
+    assert entry(log, authenticating).user == "late@example.com"
+    assert with_user(log, UnauthenticatedUser()) == ""
+    assert with_user(log, UnauthenticatedUser(), "state") == ""
+
+
+@pytest.mark.parametrize("user", ["bob", "", 7, {"name": "bob"}])
+def test_a_user_that_is_no_function_is_refused(log: AuditLog, user: Any) -> None:
+    """It is refused at start: asked with each entry, it would leave all of them without a user."""
+    with pytest.raises(SettingsError, match=r"^AuditMiddleware: user is .*; allowed is a function that is given the"):
+        recording(log, user=user)
 
 
 def test_the_user_may_be_known_late(log: AuditLog) -> None:
