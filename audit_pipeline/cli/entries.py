@@ -23,6 +23,7 @@ from ..export import csv_chunks, export_context, file_name
 from ..files import replacing
 from ..importing import NDJSONReader, Rejected
 from ..keys import cursor_keys
+from ..normalize import MISSING
 from ..privacy import public_item
 from ..processor import AuditPipeline
 from ..query import CursorSigner, Query, Signature, Window, parse_page, parse_zone, sort_key
@@ -89,8 +90,16 @@ def emit(
         pipeline.accept([event])
         click.echo(orjson.dumps({"id": event.id, "problems": event.problems}) if as_json else event.id)
         for problem in event.problems:
-            say(problem)
+            say(problem + _advice(problem))
     return DONE
+
+
+def _advice(problem: str) -> str:
+    """What to do about what was left out; a problem that speaks of a value says it itself."""
+    if problem not in MISSING:
+        return ""
+    option = f"--{problem.partition(':')[0]}"
+    return f"; the entry was recorded without, and {option} '' says that there is none"
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -329,7 +338,7 @@ def export(org: str, output: str | None, store: str | None, spool: str | None, *
         rows = min(snapshot.total, settings.export_limit)
         pipeline.record(
             "audit.exported",
-            target=name,
+            target=name if output in (None, "", "-") else Path(output).name,
             detail=f"{rows:,} of {snapshot.total:,} entries",
             user=_operator(),
             ip="",

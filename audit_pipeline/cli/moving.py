@@ -134,30 +134,36 @@ def list_rows(as_json: bool, store: str | None, spool: str | None) -> int:
 
 
 @quarantine.command(short_help="Print one entry, and why it is there.")
-@click.argument("sequence", type=click.IntRange(min=1))
+@click.argument("sequence")
 @json_option
 @place_options
-def show(sequence: int, as_json: bool, store: str | None, spool: str | None) -> int:
-    """Print one entry as people may see it, and why and since when it is there."""
+def show(sequence: str, as_json: bool, store: str | None, spool: str | None) -> int:
+    """Print one entry as people may see it, and why and since when it is there.
+
+    SEQUENCE is the number that `quarantine list` prints first; or an id, for all entries that came with it.
+    """
     with _opened(store, spool) as (_, held):
-        (row,) = _chosen(held.quarantine(), (sequence,))
-    details = public_details(row.event) if row.event else None
-    if as_json:
-        click.echo(orjson.dumps(_line(row) | {"entry": details}))
-        return DONE
-    for name, value in ({"sequence": row.sequence, **_circumstances(row)} | (details or {})).items():
-        text = value if isinstance(value, str) else orjson.dumps(value).decode()
-        click.echo(f"{name + ':':13}{printable(text)}".rstrip())
+        rows = _chosen(held.quarantine(), (sequence,))
+    for place, row in enumerate(rows):
+        details = public_details(row.event) if row.event else None
+        if as_json:
+            click.echo(orjson.dumps(_line(row) | {"entry": details}))
+            continue
+        if place:
+            click.echo()
+        for name, value in ({"sequence": row.sequence, **_circumstances(row)} | (details or {})).items():
+            text = value if isinstance(value, str) else orjson.dumps(value).decode()
+            click.echo(f"{name + ':':13}{printable(text)}".rstrip())
     return DONE
 
 
-@quarantine.command()
-@click.argument("sequences", metavar="[SEQUENCE]...", nargs=-1, type=click.IntRange(min=1))
+@quarantine.command(short_help="Offer entries to the store again.")
+@click.argument("sequences", metavar="[SEQUENCE]...", nargs=-1)
 @click.option("--new-id", is_flag=True, help="Store an entry whose id is taken under a new id.")
 @json_option
 @place_options
-def retry(sequences: tuple[int, ...], new_id: bool, as_json: bool, store: str | None, spool: str | None) -> int:
-    """Offer entries to the store again; without SEQUENCE, all of them.
+def retry(sequences: tuple[str, ...], new_id: bool, as_json: bool, store: str | None, spool: str | None) -> int:
+    """Offer entries to the store again: those of these numbers or ids; without SEQUENCE, all of them.
 
     Those that it takes leave the quarantine. The others stay, with the new reason; then the exit status is 3.
     """
@@ -194,17 +200,22 @@ def _opened(store: str | None, spool: str | None) -> Iterator[tuple[Store, Spool
             yield opened, held
 
 
-def _chosen(rows: list[QuarantineRow], sequences: tuple[int, ...]) -> list[QuarantineRow]:
-    there = {row.sequence: row for row in rows}
-    for sequence in sequences:
-        if sequence not in there:
-            first = ", ".join(map(str, list(there)[:10]))
-            allowed = f"allowed are {first}{' …' if len(there) > 10 else ''}" if there else "nothing is"
+def _chosen(rows: list[QuarantineRow], names: tuple[str, ...]) -> list[QuarantineRow]:
+    """The rows of these sequences, and all with these ids, in order."""
+    there: dict[str, list[QuarantineRow]] = {str(row.sequence): [row] for row in rows}
+    for row in rows:
+        if row.event:
+            there.setdefault(row.event.id, []).append(row)
+    for name in names:
+        if name not in there:
+            first = ", ".join(str(row.sequence) for row in rows[:10])
+            allowed = f"allowed are {first}{' …' if len(rows) > 10 else ''}, or an entry's id" if rows else "nothing is"
             raise click.BadParameter(
-                f"{sequence} is not in quarantine; {allowed}: see `audit-pipeline quarantine list`",
+                f"{printable(name[:80])} is not in quarantine; {allowed}: see `audit-pipeline quarantine list`",
                 param_hint="SEQUENCE",
             )
-    return [there[sequence] for sequence in sorted(set(sequences))]
+    chosen = {row.sequence: row for name in names for row in there[name]}
+    return [chosen[sequence] for sequence in sorted(chosen)]
 
 
 def _circumstances(row: QuarantineRow) -> dict[str, Any]:

@@ -656,6 +656,19 @@ def test_a_spool_at_the_place_of_a_store_to_be_is_refused(run: Run, place: Path)
     assert list(place.iterdir()) == []
 
 
+def test_emit_says_how_to_say_that_there_is_none(run: Run) -> None:
+    """What was not given is no failure: the note says that the entry was recorded, and how to do without the note."""
+    noted = run("emit", "domain.created", "--user", "cron")
+    assert (noted.status, noted.out.count("\n")) == (0, 1)
+    said = "ip: none given; the entry was recorded without, and --ip '' says that there is none"
+    assert noted.err == f"audit-pipeline: {said}\n"
+    assert "--user '' says" in run("emit", "domain.created", "--ip", "").err
+    assert run("emit", "domain.created", "--user", "", "--ip", "").err == ""
+    (given,) = lines(run("emit", "domain.created", "--user", "cron", "--json").out)
+    assert given["problems"] == ["ip: none given"]
+    assert "says" not in run("emit", "domain.created", "--user", "cron", "--ip", "nowhere").err
+
+
 # export
 
 
@@ -670,13 +683,19 @@ def test_export_writes_a_private_file(run: Run, place: Path) -> None:
     assert data.count(b"\r\n") == 4
     assert stat.S_IMODE(Path("out.csv").stat().st_mode) == 0o600
     (entry,) = lines(run("search", "--action", "audit.exported", "--json").out)
+    assert (entry["target"], entry["detail"]) == ("out.csv", "3 of 3 entries")
     assert (entry["detail"], entry["user"]) == ("3 of 3 entries", os.environ.get("LOGNAME") or entry["user"])
     with AuditPipeline.open() as pipeline:
         kept = pipeline.store.get("default", entry["id"])
     assert kept is not None
     assert kept.context["filters"] == {"user": ["alice"], "sort": "timestamp"} or kept.context["filters"]["user"]
     assert run("export").status == 0
-    assert len(list(place.glob("audit-log-*.csv"))) == 1
+    (named,) = place.glob("audit-log-*.csv")
+    (place / "folder").mkdir()
+    for output in (str(place / "folder" / "other.csv"), "-"):
+        assert run("export", "-o", output).status == 0
+    exported = lines(run("search", "--action", "audit.exported", "--json").out)
+    assert [entry["target"] for entry in exported] == [named.name, "other.csv", named.name, "out.csv"]
 
 
 def test_export_says_what_it_cut(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -970,6 +989,21 @@ def test_quarantine_names_what_there_is(run: Run, place: Path) -> None:
         assert "audit-pipeline quarantine list" in wrong.err
     assert run("quarantine", "show", "0").status == 2
     assert run("quarantine").status == 2
+
+
+def test_quarantine_takes_the_ids_that_it_lists(run: Run) -> None:
+    """An id stands for the entries that came with it, each of them once; what is neither is told what is allowed."""
+    take(run, "first", "second", "third")
+    by_id = run("quarantine", "show", TAKEN_ID)
+    assert (by_id.status, by_id.err) == (0, "")
+    assert by_id.out == run("quarantine", "show", "2").out + "\n" + run("quarantine", "show", "3").out
+    assert [line["sequence"] for line in lines(run("quarantine", "show", TAKEN_ID, "--json").out)] == [2, 3]
+    for command in ("show", "retry"):
+        wrong = run("quarantine", command, "domain.created\x1b[31m")
+        assert (wrong.status, wrong.out) == (2, "")
+        assert r"domain.created\x1b[31m is not in quarantine; allowed are 2, 3, or an entry's id: see" in wrong.err
+    (retried,) = lines(run("quarantine", "retry", "3", TAKEN_ID, "--new-id", "--json").out)
+    assert (retried["stored"], list(retried["renamed"])) == (2, ["2", "3"])
 
 
 def test_retry_while_the_store_is_down(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
