@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from audit_pipeline.api.auth import TokenVerifier
 
 from audit_pipeline.cli import group
 from audit_pipeline.settings import LOOPBACK_HOSTS, VARIABLES, Settings
@@ -18,6 +19,7 @@ from audit_pipeline.settings import LOOPBACK_HOSTS, VARIABLES, Settings
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+SECRET = "a secret of the tests, which is long enough for HS256"
 
 
 def blocks(text: str, kind: str) -> list[str]:
@@ -33,8 +35,9 @@ def run(*command: str, cwd: Path, paths: list[Path] | None = None) -> str:
     return done.stdout
 
 
-def test_the_readmes_python_runs(tmp_path: Path) -> None:
+def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each Python block of the README runs as it stands; the first one leaves the entry it shows."""
+    monkeypatch.setenv("AUDIT_JWT_SECRET", SECRET)
     first, *others = blocks(README, "python")
     assert len(first.strip().splitlines()) <= 15
     for block in (first, *others):
@@ -43,6 +46,18 @@ def test_the_readmes_python_runs(tmp_path: Path) -> None:
     found = run(sys.executable, "-m", "audit_pipeline", "search", "--json", cwd=tmp_path)
     assert '"target":"example.com"' in found
     assert '"ip":"203.0.113.xxx"' in found
+
+
+def test_the_token_that_the_readme_makes_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API believes it, and lets its user read and export."""
+    monkeypatch.setenv("AUDIT_JWT_SECRET", SECRET)
+    (block,) = (one for one in blocks(README, "python") if "jwt.encode" in one)
+    made: dict[str, str] = {}
+    exec(block, made)
+    settings = Settings.from_environment()
+    caller = TokenVerifier(settings).verify(made["token"])
+    for scope in ("audit:read", "audit:export"):
+        caller.require(scope, settings.entitled_plans)
 
 
 def test_the_readmes_commands_exist() -> None:
