@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["WAIT_S", "Forkable", "abandon", "prepare_for_forks"]
+__all__ = ["WAIT_S", "Forkable", "abandon", "prepare_for_forks", "take_no_signals"]
 
 WAIT_S = 10.0
 """How long a fork waits for what is under way, in seconds."""
@@ -33,43 +36,138 @@ class Forkable(Protocol):
 
 
 _living: WeakSet[Forkable] = WeakSet()
-_stopped: list[Forkable] = []
-# Held throughout a fork: nothing can be added, and so no connection be opened, while it goes on.
-_registry = threading.Lock()
+# Held throughout a fork: nothing can be added, and so no connection be opened, while it goes on. A signal handler that
+# forks may come in the middle of it.
+_registry = threading.RLock()
 _hooked = False
+_forks = 0
+TRIES = 5
+"""How often something is done again that signal handlers break off."""
+
+# Python calls what is registered here, and drops the exceptions that come out of it: those of signal handlers, too,
+# which a host application waits for. So no signal is taken by this thread meanwhile; and what a handler raises all the
+# same is raised again. The last to be called are no functions of Python's: handlers run, and exceptions come, after
+# them, where the application forked.
+_libc = ctypes.PyDLL(None)
+_Signals = ctypes.c_char * 128
+_asynchronous, _given_back = _Signals(), _Signals()
+_libc.sigfillset(_asynchronous)
+for _number in (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV):
+    _libc.sigdelset(_asynchronous, _number)
+_raised_in, _raised = ctypes.c_ulong(0), ctypes.c_void_p()
+"""The thread in which an exception is raised again, 0 for none, and the class of that."""
+
+
+class _Here(threading.local):
+    mask: bytes | None = None
+    """Which signals this thread took before it began to fork."""
+    raised: BaseException | None = None
+    """What came out of a signal handler meanwhile."""
+
+
+_here = _Here()
 
 
 def prepare_for_forks(thing: Forkable) -> None:
-    """Call the methods of `thing` around each fork, for as long as it lives. Call this before it opens anything."""
+    """Call the methods of `thing` around each fork, for as long as it lives. Call this before it opens anything.
+
+    Each of them may be called again where a signal handler raised in the middle of it, and has to bear that.
+    """
     global _hooked  # noqa: PLW0603 - the hooks can be installed once only, and nothing should happen at import
     with _registry:
         if not _hooked:
             os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+            give_back = partial(_libc.pthread_sigmask, signal.SIG_SETMASK, _given_back, None)
+            os.register_at_fork(after_in_parent=give_back, after_in_child=give_back)
+            again = partial(ctypes.pythonapi.PyThreadState_SetAsyncExc, _raised_in, _raised)
+            os.register_at_fork(after_in_parent=again, after_in_child=again)
             _hooked = True
         _living.add(thing)
 
 
+def take_no_signals() -> None:
+    """Leave the signals to the other threads of this process."""
+    _libc.pthread_sigmask(signal.SIG_BLOCK, _asynchronous, None)
+
+
+def _mask() -> bytes:
+    now = _Signals()
+    _libc.pthread_sigmask(signal.SIG_BLOCK, None, now)
+    return now.raw
+
+
 def _before() -> None:
-    _registry.acquire()
-    _stopped[:] = list(_living)
-    for thing in _stopped:
-        thing.before_fork()
+    def prepare() -> None:
+        if _here.mask is None:
+            _here.mask = _mask()
+        take_no_signals()
+        forks = -1
+        while forks != _forks:  # a signal handler forked meanwhile
+            forks = _forks
+            if not _is_held():
+                _registry.acquire()
+            for thing in list(_living):
+                thing.before_fork()
+
+    _surely(prepare)
 
 
 def _after_in_parent() -> None:
-    for thing in _stopped:
-        thing.after_fork_in_parent()
-    _stopped.clear()
-    _registry.release()
+    def go_on() -> None:
+        global _forks  # noqa: PLW0603
+        _forks += 1
+        for thing in list(_living):
+            thing.after_fork_in_parent()
+        if _is_held():
+            _registry.release()
+
+    try:
+        _surely(go_on)
+    finally:
+        _give_back()
 
 
 def _after_in_child() -> None:
-    global _registry  # noqa: PLW0603 - the thread that held the old one may not be in the child
-    _registry = threading.Lock()
-    # Where C code forked, the first hook was not called.
-    for thing in _stopped or list(_living):
-        thing.after_fork_in_child()
-    _stopped.clear()
+    def go_on() -> None:
+        global _registry  # noqa: PLW0603 - the thread that held the old one may not be in the child
+        _registry = threading.RLock()
+        # Where C code forked, the first hook was not called.
+        for thing in list(_living):
+            thing.after_fork_in_child()
+
+    _here.raised = None  # the parent's
+    try:
+        _surely(go_on)
+    finally:
+        _give_back()
+
+
+def _give_back() -> None:
+    """Prepare what is called after this."""
+    _given_back.raw = _here.mask or _mask()
+    _raised_in.value = threading.get_ident() if _here.raised is not None else 0
+    _raised.value = id(type(_here.raised))
+    _here.mask = _here.raised = None
+
+
+def _is_held() -> bool:
+    # As threading.Condition asks it.
+    held: bool = _registry._is_owned()  # type: ignore[attr-defined]
+    return held
+
+
+def _surely(work: Callable[[], None]) -> None:
+    """Do it to its end, whatever handlers of signals that other threads took may raise.
+
+    What comes each time is no signal: it is raised, and Python tells of it, and goes on.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return work()
+        except BaseException as error:  # noqa: BLE001 - raised again
+            _here.raised = _here.raised or error
+    _here.raised = None
+    return work()
 
 
 def abandon(connection: object) -> None:

@@ -192,17 +192,18 @@ class Gaps:
 
     def before_fork(self) -> None:
         """Finish what is under way."""
-        self._held = self._lock.acquire(timeout=WAIT_S)
+        self._held = self._held or self._lock.acquire(timeout=WAIT_S)
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
         if self._held:
+            self._held = False
             self._lock.release()
 
     def after_fork_in_child(self) -> None:
         """Go on with counts of its own."""
         self._lock = threading.RLock()
-        self._busy = False
+        self._busy = self._held = False
         self._memory, self._coming = _Book(), []  # the parent writes what it has counted
 
     # The file

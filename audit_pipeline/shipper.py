@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .errors import AuditError, SpoolError
 from .event import AuditEvent
-from .forking import prepare_for_forks
+from .forking import prepare_for_forks, take_no_signals
 from .shipping import ShippingLock, Stopped
 from .spool import Quarantined, Spool
 from .stores import Store
@@ -112,6 +112,7 @@ class Shipper:
         with self._choosing:
             self._thread = self._thread or threading.current_thread()
         if self._thread is threading.current_thread():
+            take_no_signals()
             self.run()
 
     def wake(self) -> None:

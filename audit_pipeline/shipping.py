@@ -120,16 +120,18 @@ class ShippingLock:
 
     def before_fork(self) -> None:
         """Let no fork come between taking the lock and noting that: a child would hold it without knowing."""
-        self._held = self._changing.acquire(timeout=WAIT_S)
+        self._held = self._held or self._changing.acquire(timeout=WAIT_S)
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
         if self._held:
+            self._held = False
             self._changing.release()
 
     def after_fork_in_child(self) -> None:
         """Go on without the lock, which is the parent's."""
         self._changing = threading.Lock()
+        self._held = False
         self.release()
 
     def _tell(self, stopped: Stopped | None) -> None:

@@ -210,7 +210,7 @@ class SpoolFile:
 
     def _worked(self, ready: Callable[[], apsw.Connection], work: Callable[[apsw.Connection], R]) -> R:
         try:
-            made = work(ready())
+            made = _through_forks(lambda: work(ready()))
             self._write_interrupting()
             return made
         except apsw.IOError as error:
@@ -230,9 +230,12 @@ class SpoolFile:
         Of several, `note` is told it before the commit.
         """
         for _ in range(TRIES):
-            sequence = _insert(self._opened(), rows, note)
+            try:
+                sequence = _insert(self._opened(), rows, note)
+            except _CLOSED:  # for a fork: before the commit, or after it
+                sequence = _through_forks(lambda: _kept(self._opened(), rows))
             # Where a repair took the file away meanwhile, these may have come too late to be read out of it.
-            if not self._is_replaced():
+            if sequence and not self._is_replaced():
                 return sequence
         raise SpoolError(f"{self.path}: was replaced again and again; leave it where it is")
 
@@ -289,18 +292,20 @@ class SpoolFile:
 
     def before_fork(self) -> None:
         """Close the connection between two transactions. See forking."""
-        self._held = self._lock.acquire(timeout=WAIT_S)
+        self._held = self._held or self._lock.acquire(timeout=WAIT_S)
         if self._held:
             self._part()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
         if self._held:
+            self._held = False
             self._lock.release()
 
     def after_fork_in_child(self) -> None:
         """Go on, with a connection of its own."""
         self._lock = threading.RLock()
+        self._held = False
         self._busy = False
         self._interrupting = []  # the parent writes them
         self._leave()
@@ -461,8 +466,9 @@ class SpoolFile:
         # The last one to close a database deletes its log, by its name: no repair may put another there meanwhile.
         with suppress(Locked, OSError), locked(self.card.path, PART_WAIT_S):
             if file_id(self.path) == self._file:
-                self._db.close(True)
-                self._db = None
+                # A signal handler may raise at any point: what is closed must not be asked any more.
+                db, self._db = self._db, None
+                db.close(True)
         self._leave()
 
     def _leave(self) -> None:
@@ -561,12 +567,41 @@ class SpoolFile:
         )
 
 
+_CLOSED = (apsw.ConnectionClosedError, apsw.CursorClosedError)
+
+
+def _through_forks(work: Callable[[], R]) -> R:
+    """What `work` gives, which is done again where a signal handler forked in the middle of it.
+
+    The connection was closed for that. What is done with one is a statement or a transaction, which may be done twice.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return work()
+        except _CLOSED:
+            continue
+    return work()
+
+
 def _keep_log(db: apsw.Connection) -> None:
     """Let the end of this connection change nothing: what is damaged is to be set aside as it is, with its log."""
     db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
 
 _INSERT = "INSERT INTO entries (received, body) VALUES (?, ?)"
+
+
+NEAR = 10_000
+"""Among so many of the newest entries is one whose call was broken off."""
+
+
+def _kept(db: apsw.Connection, rows: Sequence[Row]) -> int:
+    """The sequence of the last of these rows where they are in the spool already; else 0."""
+    found = db.execute(
+        "SELECT max(sequence) FROM entries WHERE sequence > (SELECT max(sequence) FROM entries) - ? AND body = ?",
+        (NEAR, rows[-1][1]),
+    ).get
+    return int(found or 0)
 
 
 def _insert(db: apsw.Connection, rows: Sequence[Row], note: Callable[[int], None]) -> int:

@@ -267,7 +267,7 @@ class SQLiteStore(Store):
 
         Log calls wait meanwhile: what takes long is broken off, and done again afterwards.
         """
-        self._held = self._freed.acquire(timeout=WAIT_S)
+        self._held = self._held or self._freed.acquire(timeout=WAIT_S)
         if self._held:
             self._forking = True
             self._freed.wait_for(self._is_unused, END_S)
@@ -277,19 +277,21 @@ class SQLiteStore(Store):
                 for db in self._lent:
                     db.interrupt()
                 self._freed.wait_for(self._is_unused, AGAIN_S)
-            self._close_idle()
+            while self._idle:
+                self._idle.pop().close(True)
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
         if self._held:
             self._forking = self._breaks_off = False
             self._freed.notify_all()
+            self._held = False
             self._freed.release()
 
     def after_fork_in_child(self) -> None:
         """Go on, with connections of its own."""
         self._freed = threading.Condition()
-        self._forking = self._breaks_off = False
+        self._forking = self._breaks_off = self._held = False
         # A disk that does not answer cannot be broken off. SQLite in this process takes the locks of that connection
         # for its own then, whoever opens the file: it would read and write without any.
         self._is_carried = self._is_carried or self._used > 0
