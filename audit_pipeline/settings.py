@@ -85,13 +85,14 @@ class Settings:
     ) -> Settings:
         """The settings of the environment; `store` and `spool` win over it. Raises SettingsError.
 
-        White space around a value does not count; a value of nothing else is one that was not set.
+        White space around a value does not count, but for a secret, which others have as it is; a value of nothing else
+        is one that was not set.
         """
         options = {"AUDIT_STORE_URL": store or "", "AUDIT_SPOOL": str(spool or "")}
         said = dict(os.environ if environment is None else environment)
         said |= {name: value for name, value in options.items() if value.strip()}
         given = {
-            name: value.strip()
+            name: value if name == "AUDIT_JWT_SECRET" else value.strip()
             for name, value in said.items()
             # An empty variable is one that was not set; but no plans at all is a choice, which a slip must not make.
             if name in VARIABLES and (value.strip() or (name == "AUDIT_ENTITLED_PLANS" and not value))
