@@ -19,7 +19,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -221,10 +221,8 @@ class Gaps:
                 return None  # in a signal handler, in the middle of a change
             self._busy = True
             try:
-                while self._coming:
-                    self._memory.note(*self._coming.pop())
+                self._take_in()
                 book = self._changed(change)
-                self._memory.open = {}
                 self._failing = False
             except (OSError, Locked) as error:
                 if not self._failing:
@@ -234,6 +232,17 @@ class Gaps:
             finally:
                 self._busy = False
             return book
+
+    def _take_in(self) -> None:
+        """Add what is coming to what is counted in memory. A signal handler that raises leaves it counted once."""
+        coming = self._coming[:]  # other threads, and handlers, add to its end
+        number = len(coming)
+        counted = _Book(open={org: replace(one) for org, one in self._memory.open.items()})
+        for org, one in coming:
+            counted.note(org, one)
+        # Python runs no handler between these two: nothing is called there.
+        self._memory.open = counted.open
+        del self._coming[:number]
 
     def _say(self) -> None:
         """Log what there is to say. Not while the lock is held: a handler that records could wait for it."""
@@ -253,8 +262,18 @@ class Gaps:
                 for org, one in self._memory.open.items():
                     book.note(org, one)
                 change(book)
-                if book.encoded() != before:
-                    _write(file, number + 1, book.encoded())
+                written = book.encoded()
+                try:
+                    if written != before:
+                        _write(file, number + 1, written)
+                    self._memory.open = {}
+                except OSError:
+                    raise
+                except BaseException:
+                    # A signal handler raised: before it was written, or after that.
+                    if _newest(os.pread(file, 2 * HALF, 0))[0].encoded() == written:
+                        self._memory.open = {}
+                    raise
                 if not number:
                     sync_folder(self._path.parent)
                 return book
