@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -19,6 +20,7 @@ from .event import REPLACED_TIMESTAMP, AuditEvent, canonical_json, format_timest
 __all__ = [
     "REDACTED",
     "is_secret_key",
+    "mask_beginning",
     "mask_ip",
     "mask_own_address",
     "may_hold_address",
@@ -164,113 +166,257 @@ def network_range(network: IPv4Network | IPv6Network) -> tuple[str, str]:
 
 LONGEST = 12
 """The shortest mask, `::xxxx`, stands for `0000%253A0000%253A…%253A000%252E000%252E000%252E000`: 82 characters for 7,
-with the one that stands between two of them."""
+with the one that stands between two of them. Odder spellings may be longer (see `mask_beginning`)."""
+LONGEST_PLAIN = 100
+"""Characters of any spelling once it is decoded, with an escape that is cut off."""
 
-# In `%5B2001%3Adb8…` and `%2010.0.0.5`, the digits of the escape are none of the address; nor in one encoded twice.
-_AFTER_ESCAPE = "(?:(?<=%[0-9A-F][0-9A-F])|(?<=%25[0-9A-F][0-9A-F]))"
-# Full-width forms, and what else is read as a dot, in names of hosts too (UTS 46).
-_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | dict.fromkeys(
-    map(ord, "\u2024\u3002\ufe52\uff61"), "."
+_MAY_HOLD = re.compile("[0-9:]")
+_MAY_HIDE = re.compile("[%&=\\\\\x80-\U0010ffff]")
+_UNUSUAL = re.compile("[^\x00-\x7f]")
+# Encoded in URLs (also twice and more often), quoted-printable, HTML, JSON, Python and regular expressions. Of
+# quoted-printable the dividers only: in `ip=20.1.2.3` nothing is encoded.
+_ESCAPE = re.compile(
+    r"%(?:25){0,3}([2-7][0-9A-F])|=(2E|3A|2D|5F)|&\#x0{0,4}([0-9A-F]{2,5});|\\x([0-9A-F]{2})|\\u([0-9A-F]{4})"
+    r"|&\#0{0,4}([0-9]{2,6});|&(period|colon|hyphen|lowbar|comma|shy);|\\{1,4}(?=[.:\[\]_-])",
+    re.ASCII | re.IGNORECASE,
 )
-_HAS_WIDE = re.compile("[\uff01-\uff5e\u2024\u3002\ufe52\uff61]")
+_NAMED = {"period": ".", "colon": ":", "hyphen": "-", "lowbar": "_", "comma": ",", "shy": ""}
+# What else is read as a dot, in names of hosts too (UTS 46).
+_DOTS = "\u2024\u3002\ufe52\uff61"
+
+
+class _Plain(dict[int, str]):
+    """The usual form of each character: of wide, mathematical and other digits, of dashes; of invisible ones, none."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        kind = unicodedata.category(character)
+        digit = unicodedata.decimal(character, None)
+        if digit is not None:
+            shown = str(digit)
+        elif kind in ("Cf", "Mn", "Me"):
+            shown = ""
+        elif kind == "Pd":
+            shown = "-"
+        else:
+            shown = "." if character in _DOTS else unicodedata.normalize("NFKC", character)
+        if not shown.isascii():  # of no use in an address: one for one, so that nothing has to be moved for it
+            shown = character
+        self[code] = shown
+        return shown
+
+
+_PLAIN = _Plain()
 
 
 def may_hold_address(text: str) -> bool:
-    """Whether any address could stand in a text: what has neither three dots nor two colons holds none.
+    """Whether any address could stand in a text: what has neither a digit nor a colon, in any script, holds none."""
+    return _MAY_HOLD.search(text) is not None or (not text.isascii() and _is_unusual(text))
 
-    In names of hosts (`ip-10-0-0-5`), other characters stand for dots.
-    """
-    return (
-        text.count(".") > 2
-        or text.count(":") > 1
-        or text.count("-") > 2
-        or text.count("_") > 2
-        or "%2" in text
-        or "%3" in text
-        or (not text.isascii() and _HAS_WIDE.search(text) is not None)
-    )
+
+def _is_unusual(text: str) -> bool:
+    """Whether a text has characters that stand for others, or for none."""
+    return any(_PLAIN[ord(character)] != character for character in set(text))
 
 
 def mask_own_address(text: str, ip: str | None) -> str:
     """The text with every occurrence of this address masked, in whichever spelling.
 
-    Where it is unclear whether an address ends there (`10.0.0.5.1`, `2001:db8::1:80`) it is masked. No spelling is
-    LONGEST times as long as its mask, with the character that divides it from the next one.
+    It is looked for in what the text is once decoded, and then in the text as it stands. Where it is unclear whether an
+    address ends there (`10.0.0.5.1`, `2001:db8::1:80`) it is masked. Masked once more, the text is the same.
     """
     if not ip or not may_hold_address(text):
         return text
-    if normalize_ip(ip) is None:  # masked already: the full one is not known here
+    signs = _signs(ip)
+    if signs is None:  # masked already: the full one is not known here
         return text
-    address = _parse(ip)
-    if isinstance(address, IPv6Address):
-        return _mask_v6(text, address, mask_ip(ip))
-    plain = _plain(text)
-    # A pattern takes a while to make: first see whether each part of the address is there at all.
-    if all(part in plain for part in str(address).split(".")):
-        text = _replaced(_v4_pattern(str(address)), text, plain, mask_ip(ip))
-    return _mask_v6(text, IPv6Address(f"::ffff:{address}"), mask_ip(ip))
+    if _MAY_HIDE.search(text):
+        text = _masked_behind(text, ip, signs)
+    # A pattern takes milliseconds to make: first see whether the numbers of the address are there at all.
+    return _pattern(ip).sub(mask_ip(ip), text) if _has_signs(text, signs) else text
 
 
-def _plain(text: str) -> str:
-    """The text with the usual character for each wide one, at the same places."""
-    return text if text.isascii() or not _HAS_WIDE.search(text) else text.translate(_WIDE)
-
-
-def _replaced(pattern: re.Pattern[str], text: str, plain: str, masked: str) -> str:
-    """The text without what a pattern finds in its plain form."""
-    if plain is text:
-        return pattern.sub(masked, text)
+def _masked_behind(text: str, ip: str, signs: Sequence[Sequence[str]]) -> str:
+    """The text with the address masked where it stands in what the text is once decoded."""
+    views = _views(text)
+    if views[-1] == text or not _has_signs(views[-1], signs):
+        return text
     pieces, end = [], 0
-    for found in pattern.finditer(plain):
-        pieces += [text[end : found.start()], masked]
-        end = found.end()
+    for start, following in _behind([found.span() for found in _pattern(ip).finditer(views[-1])], views):
+        pieces += [text[end:start], mask_ip(ip)]
+        end = following
     return "".join([*pieces, text[end:]])
 
 
+def mask_beginning(text: str, ip: str) -> str:
+    """As `mask_own_address`, for the beginning of a longer text: without its end, where an address may be cut off."""
+    masked = mask_own_address(text, ip)
+    size = LONGEST_PLAIN
+    while size < len(masked) and len(_views(masked[-size:])[-1]) < 2 * LONGEST_PLAIN:
+        size *= 2
+    tail = masked[-size:]
+    views = _views(tail)
+    length = len(views[-1])
+    if length <= LONGEST_PLAIN:
+        return ""
+    ((start, _),) = _behind([(length - LONGEST_PLAIN, length)], views)
+    return masked[: len(masked) - len(tail) + start]
+
+
+def _views(text: str) -> list[str]:
+    """The text, the same with the usual character for each unusual one, and that with its escapes decoded."""
+    plain = text.translate(_PLAIN) if not text.isascii() and _is_unusual(text) else text
+    return [text, plain, _ESCAPE.sub(_decoded, plain)]
+
+
+def _unescaped(number: int) -> str:
+    return _PLAIN[number] if number < 0x11_0000 else ""
+
+
+def _decoded(found: re.Match[str]) -> str:
+    """What an escape stands for; a backslash alone for nothing."""
+    kind = found.lastindex
+    if kind is None:
+        return ""
+    if kind == 7:
+        return _NAMED[found[7].lower()]
+    return _unescaped(int(found[kind], 10 if kind == 6 else 16))
+
+
+def _behind(spans: Sequence[tuple[int, int]], views: Sequence[str]) -> list[tuple[int, int]]:
+    """Where in the text the spans of its last view stand."""
+    text, plain, _ = views
+    found = _before(spans, plain, _ESCAPE, _decoded)
+    return found if plain is text else _before(found, text, _UNUSUAL, lambda one: _PLAIN[ord(one[0])])
+
+
+def _before(
+    spans: Sequence[tuple[int, int]], text: str, pattern: re.Pattern[str], shown: Callable[[re.Match[str]], str]
+) -> list[tuple[int, int]]:
+    """Where spans stood before what a pattern finds in a text was replaced."""
+    if not spans:
+        return []
+    starts: list[int] = []
+    ends: list[int] = []
+    at = 0
+    for found in pattern.finditer(text):
+        starts += range(at, found.start())
+        ends += range(at + 1, found.start() + 1)
+        at = found.end()
+        size = len(shown(found))
+        starts += [found.start()] * size
+        ends += [at] * size
+    starts += range(at, len(text))
+    ends += range(at + 1, len(text) + 1)
+    return [(starts[start], ends[end - 1]) for start, end in spans]
+
+
+def _has_signs(text: str, signs: Sequence[Sequence[str]]) -> bool:
+    """Whether a text has all the numbers of one notation of an address."""
+    lowered = text.lower()
+    for numbers in signs:
+        for number in numbers:
+            if number not in lowered:
+                break
+        else:
+            return True
+    return False
+
+
 @lru_cache(maxsize=4096)
-def _v4_pattern(ip: str) -> re.Pattern[str]:
-    address = IPv4Address(ip)
-    forms = rf"{_dotted(int(address), _IN_NAMES)}(?!\d)|{_reversed(address)}"
-    return re.compile(rf"(?:(?<!\d)|{_AFTER_ESCAPE})(?:{forms})", re.ASCII | re.IGNORECASE)
-
-
-def _reversed(address: IPv4Address | IPv6Address) -> str:
-    """The pattern of an address as the name service asks for it, without its domain."""
-    number, domain = re.split(r"\.(?=in-addr|ip6)", address.reverse_pointer)
-    return rf"{re.escape(number)}(?=\.{re.escape(domain)})"
-
-
-def _mask_v6(text: str, address: IPv6Address, masked: str) -> str:
-    plain = _plain(text)
-    lowered = plain.lower()
-    if "ip6.arpa" in lowered:
-        text = _replaced(re.compile(rf"(?<![0-9a-f]){_reversed(address)}", re.IGNORECASE), text, plain, masked)
-        plain = _plain(text)
-        lowered = plain.lower()
-    if plain.count(":") < 2 and "%3" not in plain and "%253" not in plain:
-        return text
-    # The pattern takes milliseconds to make: first see whether each group of the address is there at all.
+def _signs(ip: str) -> tuple[tuple[str, ...], ...] | None:
+    """For each notation of an address, the numbers that are in it, the rarest first; None for what is no address."""
+    if normalize_ip(ip) is None:
+        return None
+    address = _parse(ip)
     value = int(address)
-    groups = [f"{value >> shift & 0xFFFF:x}" for shift in range(112, -1, -16)]
-    if not all(group in lowered for group in groups[:6] if group != "0"):
-        return text
-    if str(value & 0xFF) not in lowered and not all(group in lowered for group in groups[6:] if group != "0"):
-        return text
-    return _replaced(_v6_pattern(address), text, plain, masked)
+    octets = [value >> shift & 0xFF for shift in (24, 16, 8, 0)]
+    groups = [f"{value >> shift & 0xFFFF:x}" for shift in range(address.max_prefixlen - 16, -1, -16)]
+    signs = [_rarest(group for group in groups if group != "0")]
+    if isinstance(address, IPv4Address):
+        signs += [_rarest(map(str, octets)), _rarest(f"0{octet:o}" for octet in octets)]
+        signs.append(_rarest(["0x", *(f"{octet:x}" for octet in octets)]))
+        signs += [(number,) for number in _integers(address)]
+    else:
+        signs.append(_rarest([*(group for group in groups[:6] if group != "0"), *map(str, octets)]))
+        nibbles = f"{value:032x}"
+        signs += [(divider.join(part),) for part in (nibbles[-9::-1], nibbles[:24]) for divider in (".", "-")]
+        if value >> 64:
+            signs.append((str(value),))
+    return tuple(signs)
+
+
+def _rarest(numbers: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(numbers), key=lambda number: (-len(number), number)))
 
 
 @lru_cache(maxsize=1024)
-def _v6_pattern(address: IPv6Address) -> re.Pattern[str]:
+def _pattern(ip: str) -> re.Pattern[str]:
+    """The pattern of an address, in every notation. What is masked already is not found again."""
+    address = _parse(ip)
+    if isinstance(address, IPv4Address):
+        return re.compile(rf"(?<!\d)(?:{'|'.join(_v4_forms(address))})", re.ASCII | re.IGNORECASE)
     # What must not stand before and after is said once, not for each form: at most places of a text it fails.
-    forms = "|".join(_v6_forms(address))
-    return re.compile(rf"(?:(?<![0-9A-F])|{_AFTER_ESCAPE})(?:{forms})(?![0-9A-F])", re.IGNORECASE | re.ASCII)
+    whole = [_whole(int(address))] if int(address) >> 64 else []  # `1` is not `::1`
+    forms = "|".join([*_v6_forms(address), *_nibbles(address), *whole])
+    # Several in a row are one: else the mask of the first would make the second one stand alone, for the next time.
+    return re.compile(rf"(?<![0-9A-F])(?:(?:{forms})(?![0-9A-F]|:?xxxx))++", re.IGNORECASE | re.ASCII)
 
 
-_COLON = "(?::|%(?:25)?3A)"
-_DOT = r"\.|%(?:25)?2E"
-_IN_NAMES = rf"{_DOT}|[-_]|\[\.\]"
-"""What stands for a dot in names of hosts (`ip-10-0-0-5`), and where nothing may become a link."""
 _ZERO = "0{1,4}"
+_DIVIDER = r"(?:[.,_-]| ?(?:[\[({<]\.[\])}>]|[\[({<]?dot[\])}>]?) ?)"
+"""What stands between the numbers of an IPv4 address: a dot; in names of hosts (`ip-10-0-0-5`) and in FTP something
+else; and what is written where nothing may become a link."""
+
+
+def _v4_forms(address: IPv4Address) -> list[str]:
+    """Patterns of every way to write an IPv4 address: four numbers in both orders (as the name service and block lists
+    ask for it), one number, and the last or any two groups of an IPv6 address."""
+    value = int(address)
+    numbers = [
+        f"(?:0{{0,2}}{octet}(?![0-9])|0x0?{octet:x}(?![0-9A-F])|0{{1,3}}{octet:o}(?![0-9]))"
+        for octet in address.packed
+    ]  # fmt: skip
+    forms = [_DIVIDER.join(numbers), _DIVIDER.join(reversed(numbers))]
+    high, low = value >> 16, value & 0xFFFF
+    if high <= 0xFF or not low:  # the least certain, and where `::` can stand for a part: as IPv4-mapped only
+        forms.append(f"(?<![0-9A-F])(?:{'|'.join(_v6_forms(IPv6Address(f'::ffff:{address}')))})(?![0-9A-F]|:?xxxx)")
+    if high > 0xFF:  # others are as short as the number of anything
+        beginning = "(?:(?<![0-9A-F:])(?:0{0,4}:){2,6}(?:FFFF:)?|(?<=:))"
+        forms.append(f"{beginning}{_group(high)}:{_group(low)}(?![0-9A-F])")
+        forms += map(_whole, _orders(address))
+        forms += [rf"(?<![A-Z])(?:0x0?{number:x}|{_bare(number)})(?![0-9A-Z])" for number in _orders(address)]
+        signed = [2**32 - number for number in _orders(address) if number >> 31]
+        forms += [rf"(?<!x)-{number}(?![0-9])(?!\.\d)" for number in signed if number >> 24]
+    return forms
+
+
+def _orders(address: IPv4Address) -> list[int]:
+    """An address as one number, and as C prints one that it took as it came over the network."""
+    numbers = [int.from_bytes(address.packed, "big"), int.from_bytes(address.packed, "little")]
+    return [number for number in numbers if number >> 24]
+
+
+def _integers(address: IPv4Address) -> list[str]:
+    """How an address is written as one number."""
+    return [form for number in _orders(address) for form in (str(number), f"{number:x}", str(2**32 - number))]
+
+
+def _whole(number: int) -> str:
+    """The pattern of a number that is no part of a longer one, nor a fraction."""
+    return rf"(?<![\dx]\.)0{{0,4}}{number}(?![0-9])(?!\.\d)"
+
+
+def _bare(number: int) -> str:
+    """The pattern of a number in hexadecimal without prefix, where it cannot be a decimal one."""
+    text = f"{number:08x}"
+    return f"(?!0x){text}" if not text.isdigit() else f"0x{text}"
+
+
+def _nibbles(address: IPv6Address) -> list[str]:
+    """The patterns of an IPv6 address by its nibbles: as the name service asks for it, and in a row."""
+    nibbles = f"{int(address):032x}"
+    return [f"(?:0x)?{'[.-]?'.join(nibbles)}", "[.-]?".join(reversed(nibbles))]
 
 
 def _v6_forms(address: IPv6Address) -> list[str]:
@@ -282,32 +428,31 @@ def _v6_forms(address: IPv6Address) -> list[str]:
     """
     value = int(address)
     groups = [value >> 16 * (7 - place) & 0xFFFF for place in range(8)]
+    # In names of hosts hyphens stand for colons; `--1` may be anything.
+    colon = "[:_-]" if groups[0] > 0xFF else ":"
+    dotted = r"\.".join(f"0{{0,2}}{octet}" for octet in address.packed[12:])
     forms = []
-    for zeros, tail in ((groups[:6], [_dotted(value & 0xFFFF_FFFF)]), (groups, [])):
+    for zeros, tail in ((groups[:6], [dotted]), (groups, [])):
         parts = [_group(group) for group in zeros]
-        forms.append(_COLON.join(parts + tail))
+        forms.append(colon.join(parts + tail))
         end = 0
         for zero, run in groupby(zeros, lambda group: group == 0):
             start, end = end, end + len(list(run))
             if zero:
-                forms.append(_shortened(parts[:start], end - start, parts[end:] + tail))
+                forms.append(_shortened(parts[:start], end - start, parts[end:] + tail, colon))
     return forms
 
 
-def _shortened(before: list[str], zeros: int, after: list[str]) -> str:
+def _shortened(before: list[str], zeros: int, after: list[str], colon: str) -> str:
     """The pattern of an address with `::` for some or all of a run of zeros."""
-    some = f"(?:{_ZERO}{_COLON})"
+    some = f"(?:{_ZERO}{colon})"
     if before:
-        opening = f"{_COLON.join(before)}{_COLON}{some}{{0,{zeros - 1}}}{_COLON}"
+        opening = f"{colon.join(before)}{colon}{some}{{0,{zeros - 1}}}{colon}"
     else:
-        opening = f"(?:{_COLON}|{some}{{1,{zeros}}}){_COLON}"
+        opening = f"(?:{colon}|{some}{{1,{zeros}}}){colon}"
     if after:
-        return f"{opening}{some}{{0,{zeros - 1}}}{_COLON.join(after)}"
+        return f"{opening}{some}{{0,{zeros - 1}}}{colon.join(after)}"
     return f"{opening}(?:{some}{{0,{zeros - 1}}}{_ZERO})?"
-
-
-def _dotted(value: int, divider: str = _DOT) -> str:
-    return f"(?:{divider})".join(f"0{{0,2}}{value >> shift & 0xFF}" for shift in (24, 16, 8, 0))
 
 
 def _group(group: int) -> str:

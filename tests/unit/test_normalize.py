@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from audit_pipeline.actions import catalogue
 from audit_pipeline.event import AuditEvent, IdFactory, canonical_json, in_window, is_id, now_ms, uuid7
 from audit_pipeline.normalize import MISSING, build_event, parse_timestamp, refusable
-from audit_pipeline.privacy import REDACTED, mask_own_address, same_content
+from audit_pipeline.privacy import REDACTED, mask_beginning, mask_own_address, same_content
 
 ACTION = catalogue["domain.created"]
 IP, MASKED = "203.0.113.97", "203.0.113.xxx"
@@ -789,13 +789,67 @@ def test_no_more_of_a_text_is_searched_for_an_address_than_can_be_kept(
         searched.append(len(text))
         return mask_own_address(text, ip)
 
+    def searching_beginning(text: str, ip: str) -> str:
+        searched.append(len(text))
+        return mask_beginning(text, ip)
+
     monkeypatch.setattr("audit_pipeline.normalize.mask_own_address", searching)
+    monkeypatch.setattr("audit_pipeline.normalize.mask_beginning", searching_beginning)
     event = build_event(ACTION, {"user": "a", "ip": "0.0.0.0", **long_values(field, "::ffff:0:1 " * 300_000)}, IDS)
     assert max(searched) == most
     (problem,) = event.problems
     assert f"cut from over {most:,} " in problem
     whole = {"key": "".join(event.context), "value": event.context.get("a", "")}
     assert len(whole.get(field, getattr(event, field, ""))) >= kept
+
+
+def test_the_address_in_which_a_text_is_left_is_not_kept_in_an_odd_spelling() -> None:
+    """However little a text leaves once it is masked; what may be missing is a problem."""
+    odd = f"203{chr(0x200B) * 500}.0.113.97 "
+    for shift in range(0, 600, 7):
+        event = build_event(ACTION, {"user": "a", "ip": IP, "target": "x" * shift + odd * 100}, IDS)
+        assert set(event.target.lstrip("x").replace(MASKED, "")) <= {" "}
+        assert any(problem.startswith("target: cut, since only its first 12,288") for problem in event.problems)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"\xff" * 20_000_000, bytearray(b"\xff" * 20_000_000), "\ud800" * 20_000_000, [b"\xff" * 1000] * 60_000,
+     1 << 3_400_000, "1.1.1.1 " * 2_500_000],
+    ids=count(),
+)  # fmt: skip
+def test_no_value_is_turned_into_text_beyond_what_can_be_kept(value: Any) -> None:
+    """Megabytes of bytes that are no UTF-8, of lone surrogates or of digits hold nobody up."""
+    started = time.process_time()
+    event = build_event(ACTION, {"user": "alice", "ip": IP, "context": {"b": value}}, IDS)
+    assert time.process_time() - started < 4
+    assert any(problem.startswith("context: cut") for problem in event.problems)
+
+
+@settings(max_examples=100)
+@given(st.binary(max_size=60))
+def test_bytes_that_are_no_text_are_kept_as_escapes(value: bytes) -> None:
+    """Each one that is no UTF-8 as `\\xff`."""
+    assert build_event(ACTION, {"context": {"b": value}}, IDS).context["b"] == value.decode(errors="backslashreplace")
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ([203, 0, 113, 9], "203.0.113.xxx"),
+        ((9, 113, 0, 203), "203.0.113.xxx"),
+        (3405803785, "203.0.113.xxx"),
+        (3405803785.0, "203.0.113.xxx"),
+        (3405803786, 3405803786),
+        ([203, 0, 113, 10], [203, 0, 113, 10]),
+        ([203, 0, 113, 9, 1], [203, 0, 113, 9, 1]),
+        ({"a": [3405803785]}, {"a": ["203.0.113.xxx"]}),
+    ],
+)
+def test_numbers_that_are_the_own_address_are_masked(value: Any, kept: Any) -> None:
+    """As one number, or as a list of four; others stay what they are."""
+    given_values = {"user": "alice", "ip": "203.0.113.9", "context": {"n": value}}
+    assert build_event(ACTION, given_values, IDS).context == {"n": kept}
 
 
 @pytest.mark.parametrize("field", ["target", "user", "key", "detail", "value"])

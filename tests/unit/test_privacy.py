@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import product
@@ -350,7 +351,7 @@ def test_another_address_in_the_same_text_stays(address: IPv4Address | IPv6Addre
         ("10.0.0.5", "version 10.0.0.5.1", "version 10.0.0.xxx.1"),
         ("10.0.0.5", "10.0.0.05 and 010.000.000.005", "10.0.0.xxx and 10.0.0.xxx"),
         ("10.0.0.5", "[::ffff:a00:5]:443", "[10.0.0.xxx]:443"),
-        ("10.0.0.5", "::a00:5 a00:5", "::a00:5 a00:5"),
+        ("10.0.0.5", "::a00:5 a00:5", "10.0.0.xxx a00:5"),
         ("2001:db8::1", "2001:db8::1:80", "2001:db8::xxxx:80"),
         ("2001:db8::1", "2001:db8::10 2001:db8::1f a2001:db8::1", "2001:db8::10 2001:db8::1f a2001:db8::1"),
         ("2001:db8::1", "2001:DB8:0:0:0:0:0.0.0.1", "2001:db8::xxxx"),
@@ -364,7 +365,7 @@ def test_another_address_in_the_same_text_stays(address: IPv4Address | IPv6Addre
         # names of hosts, and what was encoded twice
         ("10.0.0.5", "ip-10-0-0-5.ec2.internal 10_0_0_5", "ip-10.0.0.xxx.ec2.internal 10.0.0.xxx"),
         ("10.0.0.5", "10-0-0-50 1-10-0-0 8-10-0-0", "10-0-0-50 1-10-0-0 8-10-0-0"),
-        ("10.0.0.5", "5.0.0.10.in-addr.arpa 5.0.0.10.example", "10.0.0.xxx.in-addr.arpa 5.0.0.10.example"),
+        ("10.0.0.5", "5.0.0.10.in-addr.arpa 5.0.0.10.example", "10.0.0.xxx.in-addr.arpa 10.0.0.xxx.example"),
         ("10.0.0.5", "15.0.0.10.in-addr.arpa 10[.]0[.]0[.]5", "15.0.0.10.in-addr.arpa 10.0.0.xxx"),
         ("10.0.0.5", "next%3D%252010%252E0%252e0%252E5%2526", "next%3D%252010.0.0.xxx%2526"),
         ("2001:db8::1", "2001%253Adb8%253A%253A1", "2001:db8::xxxx"),
@@ -380,6 +381,87 @@ def test_another_address_in_the_same_text_stays(address: IPv4Address | IPv6Addre
 def test_own_addresses_in_texts(ip: str | None, text: str, shown: str) -> None:
     """What is masked and what stays, also where it is unclear."""
     assert mask_own_address(text, ip) == shown
+
+
+MATHEMATICAL = str.maketrans({str(digit): chr(0x1D7CE + digit) for digit in range(10)})
+NOTATIONS = {
+    "192.168.1.77": [
+        *["77.1.168.192", "77.1.168.192.zen.spamhaus.org", "77-1-168-192.dynamic.isp.net", "192-168-1-77"],
+        *["ip_192_168_1_77", "64:ff9b::c0a8:14d", "2002:c0a8:14d::1", "::c0a8:14d", "::192.168.1.77", "3232235853"],
+        *["-1062731443", "1291954368", "0xC0A8014D", "c0a8014d", "4D01A8C0:0050", "0300.0250.0001.0115"],
+        *["0xC0.0xA8.0x1.0x4D", "192[dot]168[dot]1[dot]77", "192[.]168[.]1[.]77", "192 (dot) 168 (dot) 1 (dot) 77"],
+        *["192&#46;168&#x2e;1&period;77", "192=2E168=2E1=2E77", r"192\.168\.1\.77", r"192\u002e168\x2e1\\.77"],
+        *["19\u00ad2.168\u200b.1.77", "192.168.1.77".translate(MATHEMATICAL), "%31%39%32.168%2E1%252E%2537%37"],
+        *["&#49;92.168.1.77", "PASV (192,168,1,77,19,137)", "[192,168,1,77]", "\u0661\u0669\u0662.168.1.77"],
+    ],
+    "2001:db8::1": [
+        *["2001-db8--1.ipv6-literal.net", "2001-db8-0-0-0-0-0-1.isp.net", "2001=3Adb8=3A=3A1", "2001&#58;db8&#58;:1"],
+        *[f"1.{'0.' * 23}8.b.d.0.1.0.0.2.dnsbl.example", f"20010db8{'0' * 23}1", str(int(IPv6Address("2001:db8::1")))],
+    ],
+}
+
+
+@pytest.mark.parametrize(("ip", "text"), [(ip, text) for ip, texts in NOTATIONS.items() for text in texts])
+@pytest.mark.parametrize("wrapping", ["{}", "ip={}", "from {}, twice", "é {}\n"])
+def test_notations_of_mail_and_web_systems_are_masked(ip: str, text: str, wrapping: str) -> None:
+    """Nothing is left of the last part, in whatever notation; masked once more, the text is the same."""
+    masked = mask_own_address(wrapping.format(text), ip)
+    assert mask_ip(ip) in masked
+    assert not re.search(r"77|14d|115|db8.*1", masked.replace(mask_ip(ip), ""), re.IGNORECASE)
+    assert mask_own_address(masked, ip) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *[
+            "192.168.1.78",
+            "77.1.168.193",
+            "192-168-1-770",
+            "13232235853",
+            "32322358530",
+            "3232235853.5",
+            "1.3232235853",
+        ],
+        *["0xC0A8014D0", "0xC0A8014E", "10c0a8014d", "c0a8:14d", "64:ff9b::c0a8:14e", "2002:c0a8:14de::1"],
+        *["0300.0250.0001.0116", "192.168.177", "168.1.77", "version 1.92.168.1.7", "192=2E168=2E1=2E78"],
+    ],
+)
+def test_other_numbers_stay(text: str) -> None:
+    """Other addresses, versions, and longer numbers that have the same digits in them are the application's content."""
+    assert mask_own_address(f"a {text} b", "192.168.1.77") == f"a {text} b"
+
+
+PIECES = (
+    ":",
+    "::",
+    ".",
+    "-",
+    "%2E",
+    "=2E",
+    "&#46;",
+    "\\",
+    "\u200b",
+    "[.]",
+    " ",
+    ",",
+    "0",
+    "1",
+    "f",
+    "x",
+    "xxxx",
+    "\uff11",
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(addresses, st.data())
+def test_a_masked_text_stays_as_it_is(address: IPv4Address | IPv6Address, data: st.DataObject) -> None:
+    """Ids and comparisons are made of masked content."""
+    own = str(address)
+    pieces = st.sampled_from([*PIECES, own, mask_ip(own), *re.split("[.:]", own)])
+    masked = mask_own_address("".join(data.draw(st.lists(pieces, max_size=14))), own)
+    assert mask_own_address(masked, own) == masked
 
 
 # Secrets
