@@ -31,8 +31,8 @@ class Rejected:
     line: int
     """Counted from 1."""
     reason: str
-    text: str
-    """The line as it stood in the file."""
+    text: str | None
+    """The line as it stood in the file; None where no address may be written in full, since it may hold one."""
 
     def to_json(self) -> bytes:
         """One line for the file of rejected lines."""
@@ -80,8 +80,14 @@ class NDJSONReader:
             try:
                 yield self._entry(text)
             except ValueError as error:
-                shown = text.rstrip(b"\r\n").decode(errors="backslashreplace")
-                yield Rejected(number, str(error), shown)
+                yield self._rejected(number, str(error), text)
+
+    def _rejected(self, number: int, reason: str, line: bytes) -> Rejected:
+        if not self._pipeline.masks:
+            return Rejected(number, reason, line.rstrip(b"\r\n").decode(errors="backslashreplace"))
+        # A reason may quote what stands in the place of an action.
+        kind = reason if "action" not in reason else "action: is none of the catalogue, or missing"
+        return Rejected(number, f"{kind} (the line is left out: AUDIT_IP_STORAGE is masked)", None)
 
     def _entry(self, line: bytes) -> AuditEvent:
         given = json_value(line)

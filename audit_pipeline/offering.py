@@ -1,6 +1,7 @@
 """Gives entries to a store directly, as they are: for what has its place in a spool already, or came from a store.
 
-The shipper does not use this: it waits for ever, which a command cannot.
+A store that keeps addresses masked gets them masked. The shipper does not use this: it waits for ever, which a command
+cannot.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def offer(store: Store, events: Sequence[AuditEvent]) -> list[Refusal]:
     Raises the AuditErrors that the store raises.
     """
     try:
-        return store.append(events)
+        return store.append(store.to_keep(events))
     except AuditError:
         raise
     except Exception as error:  # noqa: BLE001 - a fault of the store: one entry must not hold up the others

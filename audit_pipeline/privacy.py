@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import groupby
@@ -21,6 +21,7 @@ __all__ = [
     "REDACTED",
     "is_secret_key",
     "mask_beginning",
+    "mask_entry",
     "mask_ip",
     "mask_own_address",
     "may_hold_address",
@@ -504,6 +505,15 @@ def same_content(event: AuditEvent, stored: AuditEvent) -> bool:
         for one in (event, stored)
     )
     return said == known
+
+
+# What is kept masked
+
+
+def mask_entry(event: AuditEvent) -> AuditEvent:
+    """An entry with its address masked; the rest is as it was recorded, so that it stays the same entry."""
+    masked = mask_ip(event.ip) or None
+    return event if masked == event.ip else replace(event, ip=masked)
 
 
 # The projection to the outside

@@ -61,9 +61,11 @@ class AuditPipeline:
         limits: Limits | None = None,
     ) -> None:
         self._raises = one_of("on_invalid", on_invalid, ("record", "raise")) == "raise"
-        self._masks = one_of("ip_storage", ip_storage, ("full", "masked")) == "masked"
+        self.masks = one_of("ip_storage", ip_storage, ("full", "masked")) == "masked"
+        """Whether no address is written in full, anywhere."""
         self._goes_on = one_of("on_full", on_full, ON_FULL) == "fail_open"
         self.store = store
+        self.store.keeps_masked = self.masks
         identity = store.identity(spool)
         self.limits = limits or Limits()
         """What may wait in the spool."""
@@ -180,7 +182,7 @@ class AuditPipeline:
         for name in ("user", "ip", "org"):
             if own.get(name) is None:
                 own[name] = _from_actor(actor, name, context)
-        event = build_event(action, own, self._ids, mask_storage=self._masks)
+        event = build_event(action, own, self._ids, mask_storage=self.masks)
         if self._raises and (problems := refusable(event.problems)):
             raise InvalidEvent(problems)
         return event

@@ -211,7 +211,8 @@ class Shipper:
             self._trimmed = now
 
     def _ship_batch(self, spool: Spool) -> int:
-        events = spool.pending(limit=self._limit, between=self._give_way)
+        # A spool may have been recorded under another AUDIT_IP_STORAGE.
+        events = self._store.to_keep(spool.pending(limit=self._limit, between=self._give_way))
         if events:
             refused = self._append(events)
             for one in refused:

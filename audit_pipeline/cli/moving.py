@@ -48,6 +48,8 @@ NAMED = 3
 def copy(from_url: str, to_url: str, restart: bool, as_json: bool) -> int:
     """Copy every entry of one store into another, as it is. A second run adds what came since.
 
+    With AUDIT_IP_STORAGE=masked, addresses are masked on the way.
+
     When it ends, the entries can be found in TO_URL. Entries that TO_URL refuses stay in FROM_URL and are named; then
     the exit status is 3. What still waits in the spool of FROM_URL is not in it yet: `audit-pipeline ship` sees to
     that.
@@ -56,6 +58,7 @@ def copy(from_url: str, to_url: str, restart: bool, as_json: bool) -> int:
     meanwhile with a time that was passed already: once it is done, run it once more. A run that does not resume looks
     at everything.
     """
+    settings = settings_of(None, None)
     with (
         closing(lasting_store(from_url, "FROM_URL")) as source,
         closing(lasting_store(to_url, "TO_URL")) as target,
@@ -63,6 +66,7 @@ def copy(from_url: str, to_url: str, restart: bool, as_json: bool) -> int:
         if same_place(source, target):
             raise SettingsError("TO_URL: is the same place as FROM_URL; name another one")
         source.organisations()  # raises StoreMissing before the target is made
+        target.keeps_masked = settings.ip_storage == "masked"
         target.setup()  # one that cannot be used says so now, and not after a minute of trying
         run = Copy(source, target, restart=restart)
         if run.resumed_at is not None:
@@ -193,6 +197,7 @@ def _opened(store: str | None, spool: str | None) -> Iterator[tuple[Store, Spool
     """The store and its spool, where there is one. Raises SpoolError where there is none."""
     settings = settings_of(store, spool)
     with closing(lasting_store(settings.store_url)) as opened:
+        opened.keeps_masked = settings.ip_storage == "masked"
         path = spool_path(settings, opened)
         if not path.exists():
             raise SpoolError(f"{path}: there is no spool yet; check AUDIT_STORE_URL and AUDIT_SPOOL")

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from ..errors import SettingsError
 from ..event import AuditEvent
+from ..privacy import mask_entry
 from ..query import Query, Window
 
 __all__ = ["QUERY_S", "Arrival", "Arrivals", "Page", "Refusal", "Snapshot", "Store", "StoreURL", "numbered"]
@@ -137,6 +138,13 @@ class Store(ABC):
 
     spool_path: Path | None
     """Where a spool for this store is kept unless a setting says otherwise; None: in the user's state folder."""
+
+    keeps_masked: bool = False
+    """Whether addresses are masked before they are appended (AUDIT_IP_STORAGE): set by whoever opens it to write."""
+
+    def to_keep(self, events: Sequence[AuditEvent]) -> Sequence[AuditEvent]:
+        """Entries that may come from elsewhere, a spool or another store, as they are to be appended here."""
+        return [mask_entry(event) for event in events] if self.keeps_masked else events
 
     @classmethod
     @abstractmethod

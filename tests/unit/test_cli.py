@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from audit_pipeline.cli.serving import _listen, _place
 from audit_pipeline.copying import Copy
 from audit_pipeline.settings import Settings
 from audit_pipeline.shipper_process import ShipperProcess
+from audit_pipeline.spool import Quarantined
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
@@ -797,6 +799,64 @@ def test_copy_says_what_it_did(run: Run) -> None:
         ]
         assert found[0].out == found[1].out != ""
     assert stat.S_IMODE(Path("other.db").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("settled", ["copy", "ship", "ship --replay", "quarantine"])
+def test_masked_storage_masks_what_was_recorded_in_full(
+    run: Run, start: Any, place: Path, monkeypatch: pytest.MonkeyPatch, settled: str
+) -> None:
+    """Whichever command brings entries of an earlier setting into a store, it writes no address in full."""
+    full = b"203.0.113.199"
+    place.joinpath("source").mkdir()
+    source = f"sqlite:///{place / 'source' / 'audit.db'}"
+    with AuditPipeline.open(source, ship=settled == "copy") as audit:
+        audit.record("domain.created", ip=full.decode())
+        if settled == "copy":
+            assert audit.flush(10)
+        elif settled == "quarantine":
+            (event,) = audit.spool.pending()
+            audit.spool.mark_shipped(event.sequence, [Quarantined(event, "tried")])
+    monkeypatch.setenv("AUDIT_IP_STORAGE", "masked")
+    target = place / "source" / "audit.db"
+    if settled == "copy":
+        assert run("copy", source, "sqlite:///other.db").status == 0
+        target = place / "other.db"
+    elif settled == "quarantine":
+        assert run("quarantine", "retry", "--store", source).status == 0
+    elif settled == "ship":
+        shipping = start("ship", "--store", source)
+        await_(lambda: target.exists() and b"203.0.113.xxx" in written(target))
+        shipping.terminate()
+        shipping.wait(10)
+    else:
+        assert run("ship", "--replay", "--store", source).status == 0
+    assert b"203.0.113.xxx" in written(target)
+    assert full not in written(target)
+
+
+def written(path: Path) -> bytes:
+    """All bytes of a store's files."""
+    return b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
+
+
+def await_(reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_masked_storage_keeps_no_rejected_line(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line may hold an address anywhere, in place of an action too: its number and the reason are kept."""
+    monkeypatch.setenv("AUDIT_IP_STORAGE", "masked")
+    place.joinpath("lines.ndjson").write_text('{"action": "203.0.113.199"}\nfrom 203.0.113.199\n')
+    ended = run("import", "lines.ndjson")
+    assert ended.status == 3
+    assert "113.199" not in ended.out + ended.err
+    kept = place.joinpath("lines.ndjson.rejected.ndjson").read_text()
+    assert "113.199" not in kept
+    assert [(line["line"], line["input"]) for line in lines(kept)] == [(1, None), (2, None)]
+    assert all("left out: AUDIT_IP_STORAGE is masked" in line["reason"] for line in lines(kept))
 
 
 @pytest.mark.parametrize(
