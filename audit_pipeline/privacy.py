@@ -356,7 +356,8 @@ def _pattern(ip: str) -> re.Pattern[str]:
     """The pattern of an address, in every notation. What is masked already is not found again."""
     address = _parse(ip)
     if isinstance(address, IPv4Address):
-        return re.compile(rf"(?<!\d)(?:{'|'.join(_v4_forms(address))})", re.ASCII | re.IGNORECASE)
+        # What a form can begin with is said once, too.
+        return re.compile(rf"(?=[0-9A-F:-])(?<!\d)(?:{'|'.join(_v4_forms(address))})", re.ASCII | re.IGNORECASE)
     # What must not stand before and after is said once, not for each form: at most places of a text it fails.
     whole = [_whole(int(address))] if int(address) >> 64 else []  # `1` is not `::1`
     forms = "|".join([*_v6_forms(address), *_nibbles(address), *whole])
