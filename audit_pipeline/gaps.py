@@ -202,9 +202,13 @@ class Gaps:
 
     def after_fork_in_child(self) -> None:
         """Go on with counts of its own."""
-        self._lock = threading.RLock()
-        self._busy = self._held = False
+        self._busy = False
         self._memory, self._coming = _Book(), []  # the parent writes what it has counted
+        if self._held:
+            self._held = False
+            self._lock.release()
+        else:
+            self._lock = threading.RLock()
 
     # The file
 

@@ -304,11 +304,14 @@ class SpoolFile:
 
     def after_fork_in_child(self) -> None:
         """Go on, with a connection of its own."""
-        self._lock = threading.RLock()
-        self._held = False
         self._busy = False
         self._interrupting = []  # the parent writes them
         self._leave()
+        if self._held:  # by this thread, which may have been waiting for it when a signal handler forked
+            self._held = False
+            self._lock.release()
+        else:
+            self._lock = threading.RLock()
 
     # Opening
 

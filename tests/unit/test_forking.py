@@ -136,3 +136,33 @@ def test_handlers_that_fork_in_the_middle_of_a_log_call(tmp_path: Path, on_full:
     stored = [one for action, one in said["stored"] if action == "domain.created"]
     assert len(said["stored"]) == len(stored) == len(set(stored))
     assert set(stored) >= set(said["returned"])
+
+
+def test_a_child_that_was_waiting_for_another_thread(tmp_path: Path) -> None:
+    """A handler forks while its thread waits for the spool, which another one has: the child's call returns too.
+
+    Seen to wait for ever for a thread that is not there.
+    """
+    script = """
+        import threading
+        returned, forks, raised = [], 0, 0
+        child = None
+        def fork(number, frame):
+            global child
+            child = os.fork()
+        signal.signal(signal.SIGALRM, fork)
+        busy = threading.Thread(target=lambda: pipeline.spool.file.ask(lambda db: time.sleep(0.6)))
+        busy.start()
+        time.sleep(0.1)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        returned.append(record())
+        if child == 0:
+            os._exit(7)
+        busy.join()
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(30)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        signal.alarm(0)
+    """
+    said = said_by(script, tmp_path)
+    assert {one for _, one in said["stored"]} >= set(said["returned"])
