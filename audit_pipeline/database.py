@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import apsw
 
-__all__ = ["cut_log", "has_orphaned_log", "log_of", "sync_failed", "transaction", "use_wal", "wait_for_locks"]
+__all__ = [
+    "cut_log",
+    "has_orphaned_log",
+    "is_waiting",
+    "log_of",
+    "sync_failed",
+    "transaction",
+    "use_wal",
+    "wait_for_locks",
+]
 
 PAUSES_S = (0.0001, 0.002)
 """The first and the longest pause before a lock is asked for again, in seconds."""
@@ -29,16 +40,31 @@ def wait_for_locks(
 
     SQLite's own waiting pauses for a millisecond at the least: ten times as long as others hold a lock here.
     """
-    end = 0.0
+    db.set_busy_handler(_Patience(busy_ms, pauses_s, gives_up))
 
-    def wait(tries: int) -> bool:
-        nonlocal end
+
+class _Patience:
+    """What SQLite calls, with how often it did before, while another connection has a lock."""
+
+    def __init__(self, busy_ms: Callable[[], int], pauses_s: tuple[float, float], gives_up: Callable[[], bool]) -> None:
+        self._busy_ms, self._pauses_s, self._gives_up = busy_ms, pauses_s, gives_up
+        self._end = 0.0
+        self._process = os.getpid()
+
+    def __call__(self, tries: int) -> bool:
         if tries == 0:
-            end = time.monotonic() + busy_ms() / 1000
-        time.sleep(min(pauses_s[0] * (1 + tries // 4), pauses_s[1]))
-        return time.monotonic() < end and not gives_up()
+            self._end = time.monotonic() + self._busy_ms() / 1000
+        time.sleep(min(self._pauses_s[0] * (1 + tries // 4), self._pauses_s[1]))
+        # In a child that a signal handler forked meanwhile, this connection is the parent's.
+        return os.getpid() == self._process and time.monotonic() < self._end and not self._gives_up()
 
-    db.set_busy_handler(wait)
+
+def is_waiting() -> bool:
+    """Whether this thread waits in the middle of a statement: then its connection cannot be closed."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not _Patience.__call__.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def use_wal(db: apsw.Connection, busy_ms: int) -> None:

@@ -382,7 +382,9 @@ def _v4_forms(address: IPv4Address) -> list[str]:
     forms = [_DIVIDER.join(numbers), _DIVIDER.join(reversed(numbers))]
     high, low = value >> 16, value & 0xFFFF
     if high <= 0xFF or not low:  # the least certain, and where `::` can stand for a part: as IPv4-mapped only
-        forms.append(f"(?<![0-9A-F])(?:{'|'.join(_v6_forms(IPv6Address(f'::ffff:{address}')))})(?![0-9A-F]|:?xxxx)")
+        # With dots it is the form above, as for others: the masked text must not tell which one it is.
+        mapped = "|".join(_v6_forms(IPv6Address(f"::ffff:{address}")))
+        forms.append(f"(?<![0-9A-F])(?![0:]*FFFF:[0-9]+[.])(?:{mapped})(?![0-9A-F]|:?xxxx)")
     if high > 0xFF:  # others are as short as the number of anything
         beginning = "(?:(?<![0-9A-F:])(?:0{0,4}:){2,6}(?:FFFF:)?|(?<=:))"
         forms.append(f"{beginning}{_group(high)}:{_group(low)}(?![0-9A-F])")

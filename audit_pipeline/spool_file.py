@@ -22,7 +22,7 @@ import apsw
 
 from . import salvage
 from .card import Card, Known
-from .database import cut_log, has_orphaned_log, sync_failed, use_wal, wait_for_locks
+from .database import cut_log, has_orphaned_log, is_waiting, sync_failed, use_wal, wait_for_locks
 from .errors import SettingsError, SpoolError, SpoolFull, SpoolMismatch
 from .files import FileId, Locked, file_id, free_bytes, linked_file, locked, make_private
 from .forking import WAIT_S, abandon, prepare_for_forks
@@ -293,7 +293,7 @@ class SpoolFile:
     def before_fork(self) -> None:
         """Close the connection between two transactions. See forking."""
         self._held = self._held or self._lock.acquire(timeout=WAIT_S)
-        if self._held:
+        if self._held and not is_waiting():
             self._part()
 
     def after_fork_in_parent(self) -> None:
