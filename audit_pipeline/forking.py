@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -52,8 +53,11 @@ _libc = ctypes.PyDLL(None)
 _Signals = ctypes.c_char * 128
 _asynchronous, _given_back = _Signals(), _Signals()
 _libc.sigfillset(_asynchronous)
-for _number in (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV):
+# One that nobody waits for stays as it is: whoever blocks all signals blocks it too, and so is told from us.
+_LEFT = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGURG)
+for _number in _LEFT:
     _libc.sigdelset(_asynchronous, _number)
+_HELD = sum(1 << number - 1 for number in range(1, 32) if number not in (*_LEFT, signal.SIGKILL, signal.SIGSTOP))
 _raised_in, _raised = ctypes.c_ulong(0), ctypes.c_void_p()
 """The thread in which an exception is raised again, 0 for none, and the class of that."""
 
@@ -96,10 +100,16 @@ def _mask() -> bytes:
     return now.raw
 
 
+def _is_ours(mask: bytes) -> bool:
+    held = int.from_bytes(mask[:8], sys.byteorder)
+    return held & _HELD == _HELD and not held >> signal.SIGURG - 1 & 1
+
+
 def _before() -> None:
     def prepare() -> None:
-        if _here.mask is None:
-            _here.mask = _mask()
+        now = _mask()
+        if not _is_ours(now):  # else a signal handler forks in the middle of a fork
+            _here.mask = now
         take_no_signals()
         forks = -1
         while forks != _forks:  # a signal handler forked meanwhile
@@ -144,10 +154,11 @@ def _after_in_child() -> None:
 
 def _give_back() -> None:
     """Prepare what is called after this."""
-    _given_back.raw = _here.mask or _mask()
+    now = _mask()
+    _given_back.raw = _here.mask if _is_ours(now) and _here.mask else now
     _raised_in.value = threading.get_ident() if _here.raised is not None else 0
     _raised.value = id(type(_here.raised))
-    _here.mask = _here.raised = None
+    _here.raised = None
 
 
 def _is_held() -> bool:
