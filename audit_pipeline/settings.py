@@ -75,6 +75,11 @@ class Settings:
     ip_storage: str = "full"
     catalogue: Path | None = None
 
+    @property
+    def keeps_masked(self) -> bool:
+        """Whether no address is written in full, anywhere."""
+        return self.ip_storage == "masked"
+
     @classmethod
     def from_environment(
         cls,

@@ -69,7 +69,7 @@ def _ship(settings: Settings, asked: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it gets Ctrl-C too, and ends it
     logging.basicConfig(format="audit-pipeline: %(message)s")
     store = open_store(settings.store_url)
-    store.keeps_masked = settings.ip_storage == "masked"
+    store.keeps_masked = settings.keeps_masked
     path = spool_path(settings, store)
     shipper = Shipper(path, store.identity(path), store)
     shipper.start()

@@ -66,7 +66,7 @@ def copy(from_url: str, to_url: str, restart: bool, as_json: bool) -> int:
         if same_place(source, target):
             raise SettingsError("TO_URL: is the same place as FROM_URL; name another one")
         source.organisations()  # raises StoreMissing before the target is made
-        target.keeps_masked = settings.ip_storage == "masked"
+        target.keeps_masked = settings.keeps_masked
         target.setup()  # one that cannot be used says so now, and not after a minute of trying
         run = Copy(source, target, restart=restart)
         if run.resumed_at is not None:
@@ -197,7 +197,7 @@ def _opened(store: str | None, spool: str | None) -> Iterator[tuple[Store, Spool
     """The store and its spool, where there is one. Raises SpoolError where there is none."""
     settings = settings_of(store, spool)
     with closing(lasting_store(settings.store_url)) as opened:
-        opened.keeps_masked = settings.ip_storage == "masked"
+        opened.keeps_masked = settings.keeps_masked
         path = spool_path(settings, opened)
         if not path.exists():
             raise SpoolError(f"{path}: there is no spool yet; check AUDIT_STORE_URL and AUDIT_SPOOL")

@@ -96,7 +96,7 @@ def ship(replay: bool, as_json: bool, store: str | None, spool: str | None) -> i
 
 def _replay(settings: Settings, as_json: bool) -> int:
     with closing(lasting_store(settings.store_url)) as opened:
-        opened.keeps_masked = settings.ip_storage == "masked"
+        opened.keeps_masked = settings.keeps_masked
         path = spool_path(settings, opened)
         if not path.exists():
             raise SpoolError(f"{path}: there is no spool yet; check AUDIT_STORE_URL and AUDIT_SPOOL")
