@@ -17,14 +17,17 @@ from functools import partial
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["WAIT_S", "Forkable", "abandon", "prepare_for_forks", "take_no_signals"]
+__all__ = ["WAIT_S", "ForkLock", "Forkable", "abandon", "prepare_for_forks", "take_no_signals"]
 
 WAIT_S = 10.0
 """How long a fork waits for what is under way, in seconds."""
 
 
 class Forkable(Protocol):
-    """Something that has to know of forks. The first two methods are called by the thread that forks."""
+    """Something that has to know of forks. The first two methods are called by the thread that forks.
+
+    Each may be called again where a signal handler raised in the middle of it, and has to bear that.
+    """
 
     def before_fork(self) -> None:
         """Finish what is under way, close connections, and let nothing new begin."""
@@ -62,6 +65,41 @@ _raised_in, _raised = ctypes.c_ulong(0), ctypes.c_void_p()
 """The thread in which an exception is raised again, 0 for none, and the class of that."""
 
 
+class ForkLock:
+    """A lock that the thread that forks holds meanwhile, so that nothing that it guards is half done in the child.
+
+    Whose it is calls the three methods of the same names from its own.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        """To be entered itself: a signal handler that raises may come before the end of a method of Python's."""
+        self._is_held = False
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether this thread holds it."""
+        return _is_owned(self.lock)
+
+    def before_fork(self) -> bool:
+        """Take it. False where another thread does not give it up in time."""
+        self._is_held = self._is_held or self.lock.acquire(timeout=WAIT_S)
+        return self._is_held
+
+    def after_fork_in_parent(self) -> None:
+        """Give it back."""
+        if self._is_held:
+            self._is_held = False
+            self.lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Give it back, or have a new one where the thread that holds it is not in the child."""
+        if self._is_held:  # by this thread, which may have been waiting for it when a signal handler forked
+            self.after_fork_in_parent()
+        else:
+            self.lock = threading.RLock()
+
+
 class _Here(threading.local):
     mask: bytes | None = None
     """Which signals this thread took before it began to fork."""
@@ -73,10 +111,7 @@ _here = _Here()
 
 
 def prepare_for_forks(thing: Forkable) -> None:
-    """Call the methods of `thing` around each fork, for as long as it lives. Call this before it opens anything.
-
-    Each of them may be called again where a signal handler raised in the middle of it, and has to bear that.
-    """
+    """Call the methods of `thing` around each fork, for as long as it lives. Call this before it opens anything."""
     global _hooked  # noqa: PLW0603 - the hooks can be installed once only, and nothing should happen at import
     with _registry:
         if not _hooked:
@@ -114,7 +149,7 @@ def _before() -> None:
         forks = -1
         while forks != _forks:  # a signal handler forked meanwhile
             forks = _forks
-            if not _is_held():
+            if not _is_owned(_registry):
                 _registry.acquire()
             for thing in list(_living):
                 thing.before_fork()
@@ -128,7 +163,7 @@ def _after_in_parent() -> None:
         _forks += 1
         for thing in list(_living):
             thing.after_fork_in_parent()
-        if _is_held():
+        if _is_owned(_registry):
             _registry.release()
 
     try:
@@ -161,10 +196,10 @@ def _give_back() -> None:
     _here.raised = None
 
 
-def _is_held() -> bool:
+def _is_owned(lock: threading.RLock) -> bool:
     # As threading.Condition asks it.
-    held: bool = _registry._is_owned()  # type: ignore[attr-defined]
-    return held
+    owned: bool = lock._is_owned()  # type: ignore[attr-defined]
+    return owned
 
 
 def _surely(work: Callable[[], None]) -> None:

@@ -14,7 +14,6 @@ import errno
 import logging
 import os
 import struct
-import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ import orjson
 from .actions import catalogue
 from .event import AuditEvent, canonical_json, format_timestamp, now_ms, uuid7
 from .files import Locked, linked_file, locked, sync_folder
-from .forking import WAIT_S, prepare_for_forks
+from .forking import ForkLock, prepare_for_forks
 
 __all__ = ["REASONS", "Gaps", "Told", "gap_entry"]
 
@@ -136,8 +135,8 @@ class Gaps:
         spool = linked_file(spool)
         self._path = spool.with_name(spool.name + ".gaps")
         self._spool = spool.name
-        self._lock = threading.RLock()
-        self._busy = self._held = self._failing = False
+        self._lock = ForkLock()
+        self._busy = self._failing = False
         self._memory = _Book()
         self._coming: list[tuple[str, _Count]] = []
         self._unsaid: deque[Exception] = deque()
@@ -157,19 +156,19 @@ class Gaps:
 
     def missing(self) -> int:
         """How many entries are counted, and not told yet."""
-        with self._lock:
+        with self._lock.lock:
             book = self._read()
             coming = sum(one.count for _, one in self._coming)
             return coming + self._memory.total() + (book.total() if book else 0)
 
     def in_memory(self) -> int:
         """How many of them are lost with this process: those that could not be written."""
-        with self._lock:
+        with self._lock.lock:
             return sum(one.count for _, one in self._coming) + self._memory.total()
 
     def told(self) -> Told | None:
         """The entries that tell what was counted: the same ones until `settle` is called. None where nothing was."""
-        with self._lock:
+        with self._lock.lock:
             if not self.missing():
                 return None
             book = self._change(_Book.seal)
@@ -183,7 +182,7 @@ class Gaps:
 
     def settle(self, told: Told) -> None:
         """Say that these entries are in the spool, on disk."""
-        with self._lock:
+        with self._lock.lock:
             in_file, in_memory = told.generations
             self._memory.settle(in_memory)
             if in_file:
@@ -192,23 +191,17 @@ class Gaps:
 
     def before_fork(self) -> None:
         """Finish what is under way."""
-        self._held = self._held or self._lock.acquire(timeout=WAIT_S)
+        self._lock.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        if self._held:
-            self._held = False
-            self._lock.release()
+        self._lock.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Go on with counts of its own."""
         self._busy = False
         self._memory, self._coming = _Book(), []  # the parent writes what it has counted
-        if self._held:
-            self._held = False
-            self._lock.release()
-        else:
-            self._lock = threading.RLock()
+        self._lock.after_fork_in_child()
 
     # The file
 
@@ -220,7 +213,7 @@ class Gaps:
             self._say()
 
     def _changed_alone(self, change: Callable[[_Book], None]) -> _Book | None:
-        with self._lock:
+        with self._lock.lock:
             if self._busy:
                 return None  # in a signal handler, in the middle of a change
             self._busy = True
@@ -250,8 +243,8 @@ class Gaps:
 
     def _say(self) -> None:
         """Log what there is to say. Not while the lock is held: a handler that records could wait for it."""
-        # Held by this thread, as threading.Condition asks it: in a signal handler, or in `told` and `settle`.
-        if self._unsaid and not self._lock._is_owned():  # type: ignore[attr-defined]
+        # Held by this thread: in a signal handler, or in `told` and `settle`.
+        if self._unsaid and not self._lock.is_owned:
             with suppress(IndexError):  # another thread says the last of it
                 while True:
                     _log.error("%s: cannot be written (%s); entries that are missing are counted in memory",

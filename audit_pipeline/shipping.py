@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import orjson
 from .errors import SpoolError, StoreError
 from .event import now_ms
 from .files import linked_file, lockable
-from .forking import WAIT_S
+from .forking import ForkLock
 
 __all__ = ["KINDS", "Shipping", "ShippingLock", "Stopped", "shipping_of"]
 
@@ -74,14 +73,13 @@ class ShippingLock:
     def __init__(self, spool: Path) -> None:
         self._path = _lock_path(spool)
         self._file: int | None = None
-        self._changing = threading.Lock()
-        self._held = False
+        self._changing = ForkLock()
         self.stopped: Stopped | None = None
         """Why nothing was shipped the last time, as any process told it."""
 
     def acquire(self) -> bool:
         """Take the lock if it is free. Raises SpoolError where the file cannot be made."""
-        with self._changing:
+        with self._changing.lock:
             return self._acquired()
 
     def _acquired(self) -> bool:
@@ -113,25 +111,22 @@ class ShippingLock:
 
     def release(self) -> None:
         """Give the lock up. In a forked child, this leaves the parent's lock as it is."""
-        with self._changing:
+        with self._changing.lock:
             if self._file is not None:
                 os.close(self._file)
                 self._file = None
 
     def before_fork(self) -> None:
         """Let no fork come between taking the lock and noting that: a child would hold it without knowing."""
-        self._held = self._held or self._changing.acquire(timeout=WAIT_S)
+        self._changing.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        if self._held:
-            self._held = False
-            self._changing.release()
+        self._changing.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Go on without the lock, which is the parent's."""
-        self._changing = threading.Lock()
-        self._held = False
+        self._changing.after_fork_in_child()
         self.release()
 
     def _tell(self, stopped: Stopped | None) -> None:

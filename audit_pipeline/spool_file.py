@@ -9,7 +9,6 @@ import errno
 import logging
 import os
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from .card import Card, Known
 from .database import cut_log, has_orphaned_log, is_waiting, sync_failed, use_wal, wait_for_locks
 from .errors import SettingsError, SpoolError, SpoolFull, SpoolMismatch
 from .files import FileId, Locked, file_id, free_bytes, linked_file, locked, make_private
-from .forking import WAIT_S, abandon, prepare_for_forks
+from .forking import ForkLock, abandon, prepare_for_forks
 from .group_commit import Row
 
 __all__ = ["BUSY_MS", "SpoolFile", "appending", "repairing"]
@@ -147,7 +146,7 @@ class SpoolFile:
         """How often it was opened here."""
         self._store = store
         self._durability = durability
-        self._lock = threading.RLock()
+        self._lock = ForkLock()
         self._busy = self._in_doubt = False
         self._interrupting: list[Row] = []
         self._left_over = 0
@@ -155,7 +154,6 @@ class SpoolFile:
         self._db: apsw.Connection | None = None
         self._file: FileId | None = None
         self._closed = False
-        self._held = False
         self._next_repair = 0.0
         self._hindrance: SpoolError | None = None
         self._stuck_until = 0.0
@@ -174,9 +172,7 @@ class SpoolFile:
     @property
     def is_held(self) -> bool:
         """Whether this thread is in the middle of a call."""
-        # As threading.Condition asks it.
-        held: bool = self._lock._is_owned()  # type: ignore[attr-defined]
-        return held
+        return self._lock.is_owned
 
     # No generator stands around a call: it could be left between two of its steps, by a signal handler that raises, and
     # would keep the lock, or an open transaction, until it is forgotten.
@@ -190,7 +186,7 @@ class SpoolFile:
         return self._alone(self._opened, work)
 
     def _alone(self, ready: Callable[[], apsw.Connection], work: Callable[[apsw.Connection], R]) -> R:
-        with self._lock:
+        with self._lock.lock:
             if self._busy:
                 raise SpoolError(f"{self.path}: asked in a signal handler, in the middle of a call; only record there")
             if self._closed:
@@ -242,10 +238,10 @@ class SpoolFile:
     def interrupts(self, rows: Sequence[Row]) -> bool:
         """Whether this thread asks in the middle of a call of its own (a signal handler): that writes these too."""
         if sys.is_finalizing():
-            if not self._lock.acquire(timeout=END_S):
+            if not self._lock.lock.acquire(timeout=END_S):
                 raise SpoolError(f"{self.path}: the interpreter ends, and froze a thread in the middle of a call")
-            self._lock.release()
-        with self._lock:
+            self._lock.lock.release()
+        with self._lock.lock:
             if self._busy:
                 self._interrupting += rows
             return self._busy
@@ -260,7 +256,7 @@ class SpoolFile:
 
     def reopen(self) -> None:
         """Go on with a new connection."""
-        with self._lock:
+        with self._lock.lock:
             try:
                 self._busy = True
                 if self._db is not None:
@@ -272,7 +268,7 @@ class SpoolFile:
     def close(self) -> None:
         """Free what this process holds. What is in the spool stays. May be called twice."""
         self.write_left_over()
-        with self._lock:
+        with self._lock.lock:
             if self._interrupting and not self._busy and not self._closed:
                 text = "%s: %d entries of signal handlers are lost: the spool is closed, and never took them"
                 self._unsaid.append((logging.ERROR, text, (self.path, len(self._interrupting))))
@@ -283,7 +279,7 @@ class SpoolFile:
 
     def write_left_over(self) -> None:
         """Write what signal handlers recorded, and no call could write so far: there may be none to come."""
-        with self._lock:
+        with self._lock.lock:
             if self._interrupting and not self._busy and not self._closed:
                 with suppress(SpoolError):  # told by what is left
                     self.ask(lambda db: None)
@@ -292,26 +288,19 @@ class SpoolFile:
 
     def before_fork(self) -> None:
         """Close the connection between two transactions. See forking."""
-        self._held = self._held or self._lock.acquire(timeout=WAIT_S)
-        if self._held and not is_waiting():
+        if self._lock.before_fork() and not is_waiting():
             self._part()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        if self._held:
-            self._held = False
-            self._lock.release()
+        self._lock.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Go on, with a connection of its own."""
         self._busy = False
         self._interrupting = []  # the parent writes them
         self._leave()
-        if self._held:  # by this thread, which may have been waiting for it when a signal handler forked
-            self._held = False
-            self._lock.release()
-        else:
-            self._lock = threading.RLock()
+        self._lock.after_fork_in_child()
 
     # Opening
 
@@ -487,7 +476,7 @@ class SpoolFile:
 
         Raises SpoolError where it cannot be done now: it is tried again later.
         """
-        with self._lock:
+        with self._lock.lock:
             self.reopen()
             if self.waits_to_repair:
                 raise self._hindrance or damage

@@ -19,7 +19,7 @@ from types import FrameType
 import apsw
 import pytest
 
-from audit_pipeline import SpoolError, group_commit, spool_file
+from audit_pipeline import SpoolError, forking, group_commit, spool_file
 from audit_pipeline.actions import catalogue
 from audit_pipeline.event import AuditEvent, IdFactory
 from audit_pipeline.group_commit import Row
@@ -60,7 +60,7 @@ def together(spool: Spool, targets: list[str], meanwhile: Callable[[list[threadi
             found[target] = error
 
     threads = [threading.Thread(target=record, args=(target,)) for target in targets]
-    with spool.file._lock:
+    with spool.file._lock.lock:
         for number, thread in enumerate(threads):
             thread.start()
             # The first one leads, and waits for the file; the others wait behind it.
@@ -180,7 +180,7 @@ def test_a_call_that_is_broken_off_while_it_waits_is_not_written(spool: Spool) -
 
 def test_a_child_does_not_wait_for_the_parents_threads(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fork while a thread leads and another one waits: the child's threads record, and nothing of the parent's."""
-    monkeypatch.setattr(spool_file, "WAIT_S", 0.05)
+    monkeypatch.setattr(forking, "WAIT_S", 0.05)
     exits: list[int] = []
 
     def fork(threads: list[threading.Thread]) -> None:
@@ -328,7 +328,7 @@ def test_a_thread_that_is_broken_off_anywhere_holds_up_nobody(spool: Spool, func
 
     # The first leads alone, the second leads next, and takes the others along.
     threads = [threading.Thread(target=record, args=(number < 2,)) for number in range(4)]
-    with spool.file._lock:
+    with spool.file._lock.lock:
         for thread in threads:
             thread.start()
             time.sleep(0.05)
