@@ -16,7 +16,7 @@ from .privacy import same_content
 from .spool import QuarantineRow, Spool
 from .stores import Store
 
-__all__ = ["Retried", "retry", "with_new_id"]
+__all__ = ["Retried", "is_taken", "retry", "with_new_id"]
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ def retry(spool: Spool, store: Store, rows: Sequence[QuarantineRow], *, new_ids:
     for batch in in_batches(row.event for row in rows if row.event is not None):
         refused = _offer(store, batch)
         if new_ids:
-            fresh = [with_new_id(event) for event in batch if event.sequence in refused and _is_taken(store, event)]
+            fresh = [with_new_id(event) for event in batch if event.sequence in refused and is_taken(store, event)]
             again = _offer(store, fresh)
             for event in fresh:
                 del refused[event.sequence]
@@ -59,7 +59,7 @@ def _offer(store: Store, events: Sequence[AuditEvent]) -> dict[int, str]:
     return {refusal.event.sequence: refusal.reason for refusal in offer(store, events)} if events else {}
 
 
-def _is_taken(store: Store, event: AuditEvent) -> bool:
+def is_taken(store: Store, event: AuditEvent) -> bool:
     """Whether another content has this entry's id; it may be refused for another reason."""
     stored = store.get(event.org, event.id)
     return stored is not None and not same_content(event, stored)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from .errors import StoreUnavailable
 from .event import AuditEvent
 from .offering import offer
+from .quarantine import is_taken, with_new_id
 from .spool import Spool
 from .stores import Refusal, Store
 
@@ -32,7 +33,7 @@ class Replayed:
 
     events: Sequence[AuditEvent]
     refused: Sequence[Refusal]
-    """Those that the store does not take, as it did not the first time."""
+    """Those that the store does not take, as it did not the first time, and that nobody settled since."""
     skipped: int = 0
     """How many entries before these were deleted from the spool since the replay began, before they could be sent."""
 
@@ -53,13 +54,30 @@ def replay(spool: Spool, store: Store) -> Iterator[Replayed]:
             if skipped:
                 yield Replayed([], [], skipped)
             return
-        yield Replayed(events, _offered(store, events), skipped)
+        refused = _offered(store, events)
+        yield Replayed(events, _without_settled(spool, store, refused) if refused else [], skipped)
         after = events[-1].sequence
 
 
 def _overtaken(spool: Spool, after: int, before: int) -> int:
     """How many entries between two sequences are no longer there. Those that are, and cannot be read, do not count."""
     return max(0, min(spool.first_kept(), before) - after - 1)
+
+
+def _without_settled(spool: Spool, store: Store, refused: Sequence[Refusal]) -> list[Refusal]:
+    """Those that stay refused.
+
+    What was shipped, and is not in quarantine, has its place in the store: where its id is taken, under the new one
+    that `quarantine retry --new-id` gave it. It is offered under that one.
+    """
+    shipped, held = spool.shipped(), {row.sequence for row in spool.quarantine()}
+    settled = {
+        refusal.event.sequence: with_new_id(refusal.event)
+        for refusal in refused
+        if refusal.event.sequence <= shipped and refusal.event.sequence not in held and is_taken(store, refusal.event)
+    }
+    stay = [refusal for refusal in refused if refusal.event.sequence not in settled]
+    return stay + (_offered(store, list(settled.values())) if settled else [])
 
 
 def _offered(store: Store, events: Sequence[AuditEvent]) -> list[Refusal]:

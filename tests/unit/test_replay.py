@@ -20,6 +20,7 @@ from audit_pipeline import spool as spool_module
 from audit_pipeline.actions import catalogue
 from audit_pipeline.cli import main
 from audit_pipeline.event import AuditEvent
+from audit_pipeline.quarantine import retry
 from audit_pipeline.query import Query, Window
 from audit_pipeline.replay import replay
 from audit_pipeline.spool import Spool
@@ -122,6 +123,31 @@ def test_what_the_store_refuses_it_refuses_again(url: str) -> None:
     assert "refused: 2: its id is taken" in done.stderr
     with closing(Spool(Path(url.removeprefix("sqlite:///")).with_name("audit.spool.db"), None)) as opened:
         assert len(opened.quarantined()) == 1
+
+
+def test_what_was_settled_has_its_new_id_again(url: str, tmp_path: Path) -> None:
+    """An entry that has got a new id is refused no more; a store that lost it gets it again, under that id, once."""
+    with AuditPipeline.open(url) as audit:
+        audit.record("domain.created", id=TAKEN_ID, target="first")
+        audit.record("domain.created", id=TAKEN_ID, target="second")
+        assert audit.flush(10)
+        old = tmp_path / "old.db"
+        with closing(apsw.Connection(str(tmp_path / "audit.db"))) as db:
+            db.execute("VACUUM INTO ?", (str(old),))
+        with closing(open_store(url)) as store:
+            assert len(retry(audit.spool, store, audit.spool.quarantine(), new_ids=True).renamed) == 1
+    settled = stored(url)
+    assert len(settled) == 2
+    assert TAKEN_ID in settled
+    assert command(url).returncode == 0
+    assert stored(url) == settled
+    for suffix in ("", "-wal", "-shm"):
+        (tmp_path / f"audit.db{suffix}").unlink(missing_ok=True)
+    old.rename(tmp_path / "audit.db")
+    assert stored(url) == [TAKEN_ID]
+    done = command(url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert stored(url) == settled
 
 
 def test_a_damaged_row_is_passed_over(url: str, spool: Path) -> None:
