@@ -430,7 +430,10 @@ class SQLiteStore(Store):
                 f"{self.path}: the query took longer than {QUERY_S:g} s and was given up; ask for less at once"
             ) from error
         except apsw.NotADBError as error:
-            raise StoreMismatch(f"{self.path}: is no SQLite database; choose another path") from error
+            raise StoreMismatch(
+                f"{self.path}: is no SQLite database: choose another path; or, where it was the store, its beginning "
+                "is damaged: copy it away, and put a backup in its place"
+            ) from error
         except apsw.BusyError as error:
             raise StoreUnavailable(f"{self.path}: another process holds its lock; trying again helps") from error
         except apsw.FullError as error:
