@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 from weakref import WeakSet
@@ -46,7 +47,9 @@ _registry = threading.RLock()
 _hooked = False
 _forks = 0
 TRIES = 5
-"""How often something is done again that signal handlers break off."""
+"""How often something is done that signal handlers break off."""
+NESTED = 8
+"""How many forks may go on in a thread at the same time: in signal handlers, in the middle of a fork."""
 
 # Python calls what is registered here, and drops the exceptions that come out of it: those of signal handlers, too,
 # which a host application waits for. So no signal is taken by this thread meanwhile; and what a handler raises all the
@@ -115,7 +118,11 @@ def prepare_for_forks(thing: Forkable) -> None:
     global _hooked  # noqa: PLW0603 - the hooks can be installed once only, and nothing should happen at import
     with _registry:
         if not _hooked:
-            os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+            # What a signal handler raised before is the parent's.
+            os.register_at_fork(after_in_child=partial(setattr, _here, "raised", None))
+            os.register_at_fork(
+                before=_hook(_before), after_in_parent=_hook(_after_in_parent), after_in_child=_hook(_after_in_child)
+            )
             give_back = partial(_libc.pthread_sigmask, signal.SIG_SETMASK, _given_back, None)
             os.register_at_fork(after_in_parent=give_back, after_in_child=give_back)
             again = partial(ctypes.pythonapi.PyThreadState_SetAsyncExc, _raised_in, _raised)
@@ -141,48 +148,39 @@ def _is_ours(mask: bytes) -> bool:
 
 
 def _before() -> None:
-    def prepare() -> None:
-        now = _mask()
-        if not _is_ours(now):  # else a signal handler forks in the middle of a fork
-            _here.mask = now
-        take_no_signals()
-        forks = -1
-        while forks != _forks:  # a signal handler forked meanwhile
-            forks = _forks
-            if not _is_owned(_registry):
-                _registry.acquire()
-            for thing in list(_living):
-                thing.before_fork()
-
-    _surely(prepare)
+    now = _mask()
+    if not _is_ours(now):  # else a signal handler forks in the middle of a fork
+        _here.mask = now
+    take_no_signals()
+    forks = -1
+    while forks != _forks:  # a signal handler forked meanwhile
+        forks = _forks
+        if not _is_owned(_registry):
+            _registry.acquire()
+        for thing in list(_living):
+            thing.before_fork()
 
 
 def _after_in_parent() -> None:
-    def go_on() -> None:
-        global _forks  # noqa: PLW0603
+    global _forks  # noqa: PLW0603
+    try:
         _forks += 1
         for thing in list(_living):
             thing.after_fork_in_parent()
         if _is_owned(_registry):
             _registry.release()
-
-    try:
-        _surely(go_on)
     finally:
         _give_back()
 
 
 def _after_in_child() -> None:
-    def go_on() -> None:
-        global _registry  # noqa: PLW0603 - the thread that held the old one may not be in the child
+    global _forks, _registry  # noqa: PLW0603 - the thread that held the old one may not be in the child
+    try:
+        _forks += 1
         _registry = threading.RLock()
         # Where C code forked, the first hook was not called.
         for thing in list(_living):
             thing.after_fork_in_child()
-
-    _here.raised = None  # the parent's
-    try:
-        _surely(go_on)
     finally:
         _give_back()
 
@@ -202,18 +200,42 @@ def _is_owned(lock: threading.RLock) -> bool:
     return owned
 
 
-def _surely(work: Callable[[], None]) -> None:
-    """Do it to its end, whatever handlers of signals that other threads took may raise.
+def _hook(work: Callable[[], None]) -> Callable[[], object]:
+    """A callable of C's that does `work` to its end, whatever signal handlers raise before it, and in the middle of it.
 
     What comes each time is no signal: it is raised, and Python tells of it, and goes on.
     """
-    for _ in range(TRIES - 1):
+    ready: deque[Iterator[None]] = deque()
+
+    # As a function begins, Python looks for signals, outside of all that the function could catch with. A generator
+    # goes on where it was: inside a `try`.
+    def once() -> Iterator[None]:
         try:
-            return work()
+            yield
+        except GeneratorExit:
+            raise
         except BaseException as error:  # noqa: BLE001 - raised again
             _here.raised = _here.raised or error
-    _here.raised = None
-    return work()
+        for left in range(TRIES, 0, -1):
+            try:
+                prepare()
+                work()
+                break
+            except BaseException as error:
+                if left == 1:
+                    _here.raised = None
+                    raise
+                _here.raised = _here.raised or error
+        yield
+
+    def prepare() -> None:
+        while len(ready) < NESTED:
+            one = once()
+            next(one)
+            ready.append(one)
+
+    prepare()
+    return partial(next, map(next, iter(ready.popleft, None)))
 
 
 def abandon(connection: object) -> None:

@@ -68,7 +68,7 @@ def test_the_file_has_what_the_view_has(page: Page, live: Live, path: str) -> No
     assert all(("'=1+1" in row) is (row[2] == "other") for row in found)
     today = datetime.now(ZoneInfo("UTC" if "utc" in path else "Europe/Berlin"))
     assert waiting.value.suggested_filename == f"audit-log-{today:%Y-%m-%d}.csv"
-    expect(page.get_by_text(f"was saved, with {len(shown)} rows.")).to_be_visible()
+    expect(page.get_by_text(f"was saved. Rows: {len(shown)}.")).to_be_visible()
 
 
 def test_a_big_one_shows_how_far_it_is_and_can_be_cancelled(page: Page, live_once: Live, downloads: list[str]) -> None:

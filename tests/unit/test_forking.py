@@ -42,9 +42,9 @@ print(json.dumps({
 """
 
 
-def said_by(script: str, folder: Path, on_full: str = "fail_closed") -> Any:
+def said_by(script: str, folder: Path, on_full: str = "fail_closed", first: str = "") -> Any:
     done = subprocess.run(
-        [sys.executable, "-c", BEGIN + dedent(script) + END, str(folder), on_full],
+        [sys.executable, "-c", dedent(first) + BEGIN + dedent(script) + END, str(folder), on_full],
         cwd=folder, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -78,6 +78,51 @@ def test_handlers_that_raise_while_the_host_forks(tmp_path: Path) -> None:
                 raised += 1
     """
     said = said_by(script, tmp_path)
+    assert said["raised"] == said["forks"]
+    assert {one for _, one in said["stored"]} >= set(said["returned"])
+
+
+@pytest.mark.parametrize("moment", ["before", "after_in_parent"])
+def test_a_signal_that_comes_just_before_a_hook(tmp_path: Path, moment: str) -> None:
+    """Python looks for signals as a function begins: what a handler raises there reaches the host too.
+
+    Seen to be dropped by Python: the child carried the parent's connection, or the next fork hung for ever.
+    """
+    first = """
+        import ctypes, logging, os, signal, threading, time  # logging has hooks of its own, which come first here
+        from functools import partial
+        libc = ctypes.PyDLL(None)
+        libc.pthread_kill.argtypes = [ctypes.c_ulong, ctypes.c_int]
+        other = threading.Thread(target=time.sleep, args=(60,), daemon=True)
+        other.start()
+        number = ctypes.c_int(0)
+        def arm(moment):
+            # C alone: Python sees the signal when one of its functions runs next.
+            os.register_at_fork(**{moment: partial(libc.pthread_kill, other.ident, number)})
+            os.register_at_fork(**{moment: partial(ctypes.CDLL(None).usleep, 20_000)})
+        arm("after_in_parent")
+    """
+    script = f"""
+        class TimeLimit(Exception): ...
+        def limit(number, frame):
+            raise TimeLimit
+        signal.signal(signal.SIGALRM, limit)
+        returned, forks, raised = [], 5, 0
+        if "{moment}" == "before":
+            number = ctypes.c_int(0)  # the one that is armed stays 0
+            os.register_at_fork(before=partial(ctypes.CDLL(None).usleep, 20_000))
+            os.register_at_fork(before=partial(libc.pthread_kill, other.ident, number))
+        for _ in range(forks):
+            returned.append(record())
+            number.value = signal.SIGALRM
+            try:
+                forked()
+            except TimeLimit:
+                raised += 1
+            number.value = 0
+            os.wait()
+    """
+    said = said_by(script, tmp_path, first=first)
     assert said["raised"] == said["forks"]
     assert {one for _, one in said["stored"]} >= set(said["returned"])
 
