@@ -43,8 +43,10 @@ print(json.dumps({
 
 
 def said_by(script: str, folder: Path, on_full: str = "fail_closed", first: str = "") -> Any:
+    # Python warns, since 3.12, of a fork in a process that has threads.
+    python = [sys.executable, "-W", "ignore::DeprecationWarning"]
     done = subprocess.run(
-        [sys.executable, "-c", dedent(first) + BEGIN + dedent(script) + END, str(folder), on_full],
+        [*python, "-c", dedent(first) + BEGIN + dedent(script) + END, str(folder), on_full],
         cwd=folder, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
