@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -297,19 +298,25 @@ def _before(
     """Where spans stood before what a pattern finds in a text was replaced."""
     if not spans:
         return []
-    starts: list[int] = []
-    ends: list[int] = []
+    # What was found: where what is shown of it begins, and how long that is; and from where to where it stands.
+    shown_at, sizes, starts, ends = [0], [0], [0], [0]
     at = 0
     for found in pattern.finditer(text):
-        starts += range(at, found.start())
-        ends += range(at + 1, found.start() + 1)
-        at = found.end()
+        start, end = found.span()
+        at += start - ends[-1]
         size = len(shown(found))
-        starts += [found.start()] * size
-        ends += [at] * size
-    starts += range(at, len(text))
-    ends += range(at + 1, len(text) + 1)
-    return [(starts[start], ends[end - 1]) for start, end in spans]
+        shown_at.append(at)
+        sizes.append(size)
+        starts.append(start)
+        ends.append(end)
+        at += size
+
+    def stood(place: int) -> tuple[int, int]:
+        last = bisect_right(shown_at, place) - 1
+        beyond = place - shown_at[last] - sizes[last]
+        return (starts[last], ends[last]) if beyond < 0 else (ends[last] + beyond, ends[last] + beyond + 1)
+
+    return [(stood(start)[0], stood(end - 1)[1]) for start, end in spans]
 
 
 def _has_signs(text: str, signs: Sequence[Sequence[str]]) -> bool:
