@@ -258,7 +258,7 @@ def test_export_by_keys(page: Page, live_once: Live) -> None:
     export = tab_to(page, button(page, "Export CSV"))
     with page.expect_download():
         page.keyboard.press("Enter")
-    expect(page.get_by_role("alert")).to_contain_text("120 rows")
+    expect(page.get_by_role("alert")).to_contain_text("Rows: 120.")
     expect(export).to_be_focused()
     tab_to(page, button(page, "Close"))
     page.keyboard.press("Enter")
