@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol, cast
 from weakref import WeakSet
 
 __all__ = ["WAIT_S", "ForkLock", "Forkable", "abandon", "prepare_for_forks", "take_no_signals"]
@@ -41,15 +41,12 @@ class Forkable(Protocol):
 
 
 _living: WeakSet[Forkable] = WeakSet()
-# Held throughout a fork: nothing can be added, and so no connection be opened, while it goes on. A signal handler that
-# forks may come in the middle of it.
-_registry = threading.RLock()
 _hooked = False
 _forks = 0
 TRIES = 5
 """How often something is done that signal handlers break off."""
-NESTED = 8
-"""How many forks may go on in a thread at the same time: in signal handlers, in the middle of a fork."""
+NESTED = 16
+"""How many attempts are prepared: for forks in signal handlers in the middle of a fork, too."""
 
 # Python calls what is registered here, and drops the exceptions that come out of it: those of signal handlers, too,
 # which a host application waits for. So no signal is taken by this thread meanwhile; and what a handler raises all the
@@ -77,30 +74,41 @@ class ForkLock:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         """To be entered itself: a signal handler that raises may come before the end of a method of Python's."""
-        self._is_held = False
+        self._held: list[bool] = []
 
     @property
     def is_owned(self) -> bool:
         """Whether this thread holds it."""
-        return _is_owned(self.lock)
+        # As threading.Condition asks it.
+        owned: bool = self.lock._is_owned()  # type: ignore[attr-defined]
+        return owned
 
-    def before_fork(self) -> bool:
-        """Take it. False where another thread does not give it up in time."""
-        self._is_held = self._is_held or self.lock.acquire(timeout=WAIT_S)
-        return self._is_held
+    def before_fork(self, wait_s: float | None = None) -> bool:
+        """Take it. False where another thread does not give it up in time: `WAIT_S`, or so many seconds, -1 for ever.
+
+        A call that is broken off in `Condition.wait` may have given it up: then it is taken once more.
+        """
+        if not (any(self._held) and self.is_owned):
+            # C alone: no signal handler can raise between the two, and leave it taken without a word.
+            self._held[:] = map(self.lock.acquire, (True,), (WAIT_S if wait_s is None else wait_s,))
+        return any(self._held)
 
     def after_fork_in_parent(self) -> None:
         """Give it back."""
-        if self._is_held:
-            self._is_held = False
+        if any(self._held):
+            del self._held[:]
             self.lock.release()
 
     def after_fork_in_child(self) -> None:
         """Give it back, or have a new one where the thread that holds it is not in the child."""
-        if self._is_held:  # by this thread, which may have been waiting for it when a signal handler forked
+        if any(self._held):  # by this thread, which may have been waiting for it when a signal handler forked
             self.after_fork_in_parent()
-        else:
+        elif not self.is_owned:
             self.lock = threading.RLock()
+
+
+# Held throughout a fork: nothing can be added, and so no connection be opened, while it goes on.
+_registry = ForkLock()
 
 
 class _Here(threading.local):
@@ -108,6 +116,10 @@ class _Here(threading.local):
     """Which signals this thread took before it began to fork."""
     raised: BaseException | None = None
     """What came out of a signal handler meanwhile."""
+    again: type[BaseException] | None = None
+    """The class by which that is raised again."""
+    tries = 0
+    """How often what is under way was broken off."""
 
 
 _here = _Here()
@@ -116,7 +128,7 @@ _here = _Here()
 def prepare_for_forks(thing: Forkable) -> None:
     """Call the methods of `thing` around each fork, for as long as it lives. Call this before it opens anything."""
     global _hooked  # noqa: PLW0603 - the hooks can be installed once only, and nothing should happen at import
-    with _registry:
+    with _registry.lock:
         if not _hooked:
             # What a signal handler raised before is the parent's.
             os.register_at_fork(after_in_child=partial(setattr, _here, "raised", None))
@@ -151,12 +163,11 @@ def _before() -> None:
     now = _mask()
     if not _is_ours(now):  # else a signal handler forks in the middle of a fork
         _here.mask = now
-    take_no_signals()
     forks = -1
     while forks != _forks:  # a signal handler forked meanwhile
         forks = _forks
-        if not _is_owned(_registry):
-            _registry.acquire()
+        take_no_signals()
+        _registry.before_fork(-1)
         for thing in list(_living):
             thing.before_fork()
 
@@ -167,17 +178,16 @@ def _after_in_parent() -> None:
         _forks += 1
         for thing in list(_living):
             thing.after_fork_in_parent()
-        if _is_owned(_registry):
-            _registry.release()
+        _registry.after_fork_in_parent()
     finally:
         _give_back()
 
 
 def _after_in_child() -> None:
-    global _forks, _registry  # noqa: PLW0603 - the thread that held the old one may not be in the child
+    global _forks  # noqa: PLW0603
     try:
         _forks += 1
-        _registry = threading.RLock()
+        _registry.after_fork_in_child()
         # Where C code forked, the first hook was not called.
         for thing in list(_living):
             thing.after_fork_in_child()
@@ -188,16 +198,24 @@ def _after_in_child() -> None:
 def _give_back() -> None:
     """Prepare what is called after this."""
     now = _mask()
-    _given_back.raw = _here.mask if _is_ours(now) and _here.mask else now
-    _raised_in.value = threading.get_ident() if _here.raised is not None else 0
-    _raised.value = id(type(_here.raised))
-    _here.raised = None
+    mask = _here.mask if _is_ours(now) and _here.mask else now
+    _here.again = _class_of(_here.raised)
+    thread = threading.get_ident() if _here.again else 0
+    again = id(_here.again)
+    # From here on nothing is called: other threads fork too.
+    _given_back.raw, _raised_in.value, _raised.value, _here.raised = mask, thread, again, None
 
 
-def _is_owned(lock: threading.RLock) -> bool:
-    # As threading.Condition asks it.
-    owned: bool = lock._is_owned()  # type: ignore[attr-defined]
-    return owned
+def _class_of(error: BaseException | None) -> type[BaseException] | None:
+    """A class whose instance is this very error: Python raises classes alone in a thread."""
+    if error is None:
+        return None
+    try:
+        again: Any = type(type(error).__name__, (type(error),), {})
+        again.__new__ = staticmethod({again: error}.get)
+        return cast("type[BaseException]", again)
+    except Exception:  # noqa: BLE001 - a class that none may be derived from: raised without what it has to say
+        return type(error)
 
 
 def _hook(work: Callable[[], None]) -> Callable[[], object]:
@@ -205,28 +223,27 @@ def _hook(work: Callable[[], None]) -> Callable[[], object]:
 
     What comes each time is no signal: it is raised, and Python tells of it, and goes on.
     """
-    ready: deque[Iterator[None]] = deque()
+    ready: deque[Iterator[bool]] = deque()
 
-    # As a function begins, Python looks for signals, outside of all that the function could catch with. A generator
-    # goes on where it was: inside a `try`.
-    def once() -> Iterator[None]:
+    # As a function begins, and as a loop goes on, Python looks for signals, outside of all that the function could
+    # catch with. A generator goes on where it was: inside a `try`. Each makes one attempt, and C asks for the next.
+    def once() -> Iterator[bool]:
         try:
-            yield
+            yield False
+            prepare()
+            work()
         except GeneratorExit:
             raise
-        except BaseException as error:  # noqa: BLE001 - raised again
+        except BaseException as error:
+            _here.tries += 1
+            if _here.tries == TRIES:
+                _here.tries, _here.raised = 0, None
+                raise
             _here.raised = _here.raised or error
-        for left in range(TRIES, 0, -1):
-            try:
-                prepare()
-                work()
-                break
-            except BaseException as error:
-                if left == 1:
-                    _here.raised = None
-                    raise
-                _here.raised = _here.raised or error
-        yield
+            yield False
+        else:
+            _here.tries = 0
+            yield True
 
     def prepare() -> None:
         while len(ready) < NESTED:
@@ -235,7 +252,7 @@ def _hook(work: Callable[[], None]) -> Callable[[], object]:
             ready.append(one)
 
     prepare()
-    return partial(next, map(next, iter(ready.popleft, None)))
+    return partial(next, filter(None, map(next, iter(ready.popleft, None))))
 
 
 def abandon(connection: object) -> None:

@@ -9,10 +9,11 @@ import errno
 import logging
 import os
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -153,7 +154,7 @@ class SpoolFile:
         self._unsaid: deque[tuple[int, str, tuple[object, ...]]] = deque()
         self._db: apsw.Connection | None = None
         self._file: FileId | None = None
-        self._closed = False
+        self._closed = self._is_carried = False
         self._next_repair = 0.0
         self._hindrance: SpoolError | None = None
         self._stuck_until = 0.0
@@ -191,6 +192,11 @@ class SpoolFile:
                 raise SpoolError(f"{self.path}: asked in a signal handler, in the middle of a call; only record there")
             if self._closed:
                 raise SpoolError(f"{self.path}: the pipeline is closed; open another one")
+            if self._is_carried:
+                raise SpoolError(
+                    f"{self.path}: this process was forked in the middle of a call that did not end, and cannot use "
+                    "the spool; start it again"
+                )
             try:
                 self._busy = True
                 made = self._translated(lambda: self._worked(ready, work))
@@ -299,6 +305,8 @@ class SpoolFile:
         """Go on, with a connection of its own."""
         self._busy = False
         self._interrupting = []  # the parent writes them
+        # SQLite in this process takes the locks of that connection for its own, whoever opens the file.
+        self._is_carried = self._is_carried or self._db is not None
         self._leave()
         self._lock.after_fork_in_child()
 
@@ -353,9 +361,13 @@ class SpoolFile:
             if self._db is None:
                 # No repair may rename the files between the opening of one and of the next.
                 with locked(self.card.path, REPAIR_WAIT_S):
-                    if salvage.is_unfinished(self.path):
-                        raise _Damaged(f"{self.path}: the spool is damaged, and its repair was interrupted", None)
-                    self._db = self._open()
+                    try:
+                        _keepers.add(self._keeper())
+                        if salvage.is_unfinished(self.path):
+                            raise _Damaged(f"{self.path}: the spool is damaged, and its repair was interrupted", None)
+                        self._open()
+                    finally:
+                        _keepers.discard(self._keeper())
             elif self._db.in_transaction:  # a signal handler raised before it could be ended
                 self._db.execute("ROLLBACK")
             self._cut_log()
@@ -367,13 +379,17 @@ class SpoolFile:
         if self._in_doubt and self._db is not None:
             # A log is cut by its name: where a repair put the files aside, it is that of the new spool.
             with locked(self.card.path, REPAIR_WAIT_S):
-                if file_id(self.path) == self._file:
-                    cut_log(self._db, self.path)
-                else:
-                    self._leave_replaced()
+                try:
+                    _keepers.add(self._keeper())
+                    if file_id(self.path) == self._file:
+                        cut_log(self._db, self.path)
+                    else:
+                        self._leave_replaced()
+                finally:
+                    _keepers.discard(self._keeper())
             self._in_doubt = False
 
-    def _open(self) -> apsw.Connection:
+    def _open(self) -> None:
         before = self._file
         known = self.card.read()
         # A card of another store's spool tells nothing of this one.
@@ -390,7 +406,9 @@ class SpoolFile:
             # SQLite would take it for a new database, and delete the log of the old one.
             how = f"missing{', and its log is there' if orphaned else ''}" if is_new else "empty"
             raise _Damaged(f"{self.path}: the spool is damaged: its file is {how}", file_id(self.path))
-        db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+        self._file = file_id(self.path)
+        # A signal handler may fork from here on, which closes it.
+        db = self._db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             wait_for_locks(db, self._patience_ms)
             use_wal(db, BUSY_MS)
@@ -427,15 +445,15 @@ class SpoolFile:
                 )
             if known is None or (known.store, known.origin) != (store, self.origin):
                 self.card.write(store, self.origin)
+            self._file = file_id(self.path)
+            self._in_doubt = self._in_doubt and self._file == before
+            self.openings += 1
         except BaseException as error:
+            self._db = None
             if isinstance(error, _Damaged | apsw.CorruptError | apsw.NotADBError | apsw.IOError):
                 _keep_log(db)
             db.close(True)
             raise
-        self._file = file_id(self.path)
-        self._in_doubt = self._in_doubt and self._file == before
-        self.openings += 1
-        return db
 
     def _is_spool(self, db: apsw.Connection) -> bool:
         application = db.execute("PRAGMA application_id").get
@@ -456,12 +474,17 @@ class SpoolFile:
         if self._db is None:
             return
         # The last one to close a database deletes its log, by its name: no repair may put another there meanwhile.
-        with suppress(Locked, OSError), locked(self.card.path, PART_WAIT_S):
+        # Where a signal handler forks while this thread sees to that already, it would wait for itself.
+        is_kept = self._keeper() in _keepers
+        with suppress(Locked, OSError), nullcontext() if is_kept else locked(self.card.path, PART_WAIT_S):
             if file_id(self.path) == self._file:
                 # A signal handler may raise at any point: what is closed must not be asked any more.
                 db, self._db = self._db, None
                 db.close(True)
         self._leave()
+
+    def _keeper(self) -> tuple[int, Path]:
+        return threading.get_ident(), self.card.path
 
     def _leave(self) -> None:
         """Go on without the connection, and without closing it: that would delete the log of what is at its path."""
@@ -558,6 +581,9 @@ class SpoolFile:
             "read-only" if read_only else "unusable",
         )
 
+
+_keepers: set[tuple[int, Path]] = set()
+"""The threads that see to it, in the middle of a call, that no repair renames the files of a spool."""
 
 _CLOSED = (apsw.ConnectionClosedError, apsw.CursorClosedError)
 

@@ -88,7 +88,8 @@ def test_handlers_that_raise_while_the_host_forks(tmp_path: Path) -> None:
 def test_a_signal_that_comes_just_before_a_hook(tmp_path: Path, moment: str) -> None:
     """Python looks for signals as a function begins: what a handler raises there reaches the host too.
 
-    Seen to be dropped by Python: the child carried the parent's connection, or the next fork hung for ever.
+    Seen to be dropped by Python: the child carried the parent's connection, or the next fork hung for ever. And to come
+    without what it has to say.
     """
     first = """
         import ctypes, logging, os, signal, threading, time  # logging has hooks of its own, which come first here
@@ -97,35 +98,99 @@ def test_a_signal_that_comes_just_before_a_hook(tmp_path: Path, moment: str) -> 
         libc.pthread_kill.argtypes = [ctypes.c_ulong, ctypes.c_int]
         other = threading.Thread(target=time.sleep, args=(60,), daemon=True)
         other.start()
-        number = ctypes.c_int(0)
-        def arm(moment):
-            # C alone: Python sees the signal when one of its functions runs next.
-            os.register_at_fork(**{moment: partial(libc.pthread_kill, other.ident, number)})
-            os.register_at_fork(**{moment: partial(ctypes.CDLL(None).usleep, 20_000)})
-        arm("after_in_parent")
+        number, another = ctypes.c_int(0), ctypes.c_int(0)
+        # C alone: Python sees the signals when one of its functions runs next.
+        for one in (number, another):
+            os.register_at_fork(after_in_parent=partial(libc.pthread_kill, other.ident, one))
+        os.register_at_fork(after_in_parent=partial(ctypes.CDLL(None).usleep, 20_000))
     """
     script = f"""
+        class TimeLimit(Exception):
+            def __init__(self, what, seconds):
+                super().__init__(what, seconds)
+        def limit(number, frame):
+            raise TimeLimit("late", 3)
+        signal.signal(signal.SIGALRM, limit)
+        signal.signal(signal.SIGUSR1, limit)
+        returned, forks, raised = [], 5, 0
+        if "{moment}" == "before":
+            number, another = ctypes.c_int(0), ctypes.c_int(0)  # those that are armed stay 0
+            os.register_at_fork(before=partial(ctypes.CDLL(None).usleep, 20_000))
+            for one in (number, another):
+                os.register_at_fork(before=partial(libc.pthread_kill, other.ident, one))
+        for _ in range(forks):
+            returned.append(record())
+            number.value, another.value = signal.SIGALRM, signal.SIGUSR1
+            try:
+                forked()
+            except TimeLimit as error:
+                raised += error.args == ("late", 3)
+            number.value = another.value = 0
+            try:
+                os.wait()
+            except TimeLimit:  # of the other signal; Python 3.13
+                pass
+    """
+    said = said_by(script, tmp_path, first=first)
+    assert said["raised"] == said["forks"]
+    assert {one for _, one in said["stored"]} >= set(said["returned"])
+
+
+def test_a_handler_that_raises_while_a_fork_waits_for_a_log_call(tmp_path: Path) -> None:
+    """Another thread takes the signal: the handler runs when the wait for the spool ends. Nobody waits for ever.
+
+    Seen to leave the spool locked: all other threads' log calls hung.
+    """
+    script = """
+        import threading
         class TimeLimit(Exception): ...
         def limit(number, frame):
             raise TimeLimit
         signal.signal(signal.SIGALRM, limit)
-        returned, forks, raised = [], 5, 0
-        if "{moment}" == "before":
-            number = ctypes.c_int(0)  # the one that is armed stays 0
-            os.register_at_fork(before=partial(ctypes.CDLL(None).usleep, 20_000))
-            os.register_at_fork(before=partial(libc.pthread_kill, other.ident, number))
-        for _ in range(forks):
-            returned.append(record())
-            number.value = signal.SIGALRM
-            try:
-                forked()
-            except TimeLimit:
-                raised += 1
-            number.value = 0
-            os.wait()
+        returned, forks, raised = [], 1, 0
+        other = threading.Thread(target=time.sleep, args=(60,), daemon=True)
+        other.start()
+        busy = threading.Thread(target=lambda: pipeline.spool.file.ask(lambda db: time.sleep(0.6)))
+        busy.start()
+        time.sleep(0.1)
+        threading.Timer(0.2, lambda: signal.pthread_kill(other.ident, signal.SIGALRM)).start()
+        try:
+            forked()
+        except TimeLimit:
+            raised += 1
+        os.wait()
+        thread = threading.Thread(target=lambda: returned.append(record()), daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
     """
-    said = said_by(script, tmp_path, first=first)
+    said = said_by(script, tmp_path)
     assert said["raised"] == said["forks"]
+    assert {one for _, one in said["stored"]} >= set(said["returned"])
+
+
+def test_a_handler_that_forks_while_the_spool_is_opened(tmp_path: Path) -> None:
+    """The connection that was being made is closed before, and the child that returns has one of its own.
+
+    Seen to go on with the parent's.
+    """
+    script = """
+        from audit_pipeline.spool_file import SpoolFile
+        real, children, met = SpoolFile._is_spool, [], []
+        def forking(self, db):
+            if self is pipeline.spool.file and not children:
+                met.append(db)
+                children.append(os.fork())
+            return real(self, db)
+        SpoolFile._is_spool = forking
+        returned, forks, raised = [], 0, 0
+        pipeline.spool.file.reopen()
+        returned.append(record())
+        if children == [0]:
+            os._exit(7 if pipeline.spool.file._db is not met[0] else 8)
+        assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 7
+    """
+    said = said_by(script, tmp_path)
     assert {one for _, one in said["stored"]} >= set(said["returned"])
 
 

@@ -22,7 +22,7 @@ from ...database import cut_log, has_orphaned_log, log_of, sync_failed, transact
 from ...errors import SettingsError, StoreError, StoreMismatch, StoreMissing, StoreUnavailable
 from ...event import AuditEvent
 from ...files import FileId, file_id, make_private
-from ...forking import WAIT_S, abandon, prepare_for_forks
+from ...forking import ForkLock, abandon, prepare_for_forks
 from ...privacy import network_key, same_content
 from ...query import Query, Window, search_texts, sort_key
 from ..base import QUERY_S, Arrival, Arrivals, Page, Refusal, Snapshot, Store, StoreURL, numbered
@@ -71,13 +71,14 @@ class SQLiteStore(Store):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.spool_path: Path | None = path.with_name(f"{path.stem}.spool.db")
-        self._freed = threading.Condition()
+        self._lock = ForkLock()
+        self._freed = threading.Condition(self._lock.lock)
         self._idle: list[apsw.Connection] = []
         self._file: FileId | None = None
         self._used = 0
         self._lent: list[apsw.Connection] = []
         """Those of the connections in use that are open."""
-        self._held = self._forking = self._breaks_off = self._is_carried = False
+        self._forking = self._breaks_off = self._is_carried = False
         prepare_for_forks(self)
 
     @classmethod
@@ -267,8 +268,7 @@ class SQLiteStore(Store):
 
         Log calls wait meanwhile: what takes long is broken off, and done again afterwards.
         """
-        self._held = self._held or self._freed.acquire(timeout=WAIT_S)
-        if self._held:
+        if self._lock.before_fork():
             self._forking = True
             self._freed.wait_for(self._is_unused, END_S)
             self._breaks_off = True
@@ -282,16 +282,16 @@ class SQLiteStore(Store):
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        if self._held:
-            self._forking = self._breaks_off = False
+        self._forking = self._breaks_off = False
+        if self._lock.is_owned:
             self._freed.notify_all()
-            self._held = False
-            self._freed.release()
+        self._lock.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Go on, with connections of its own."""
-        self._freed = threading.Condition()
-        self._forking = self._breaks_off = self._held = False
+        self._lock = ForkLock()
+        self._freed = threading.Condition(self._lock.lock)
+        self._forking = self._breaks_off = False
         # A disk that does not answer cannot be broken off. SQLite in this process takes the locks of that connection
         # for its own then, whoever opens the file: it would read and write without any.
         self._is_carried = self._is_carried or self._used > 0
