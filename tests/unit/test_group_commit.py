@@ -178,18 +178,33 @@ def test_a_call_that_is_broken_off_while_it_waits_is_not_written(spool: Spool) -
     assert written(spool) == {"first": [1, 2], "a": [3, 4]}
 
 
-def test_a_child_does_not_wait_for_the_parents_threads(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fork while a thread leads and another one waits: the child's threads record, and nothing of the parent's."""
+@pytest.mark.parametrize("carried", [False, True])
+def test_a_child_does_not_wait_for_the_parents_threads(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, carried: bool
+) -> None:
+    """A fork while a thread leads and another one waits: the child's threads record, and nothing of the parent's.
+
+    Where a call did not end in time, and the child carries its connection, they are told so.
+    """
     monkeypatch.setattr(forking, "WAIT_S", 0.05)
     exits: list[int] = []
 
     def fork(threads: list[threading.Thread]) -> None:
+        if not carried:
+            spool.file._part()
+
+        def record_in_child() -> None:
+            try:
+                spool.append([entry("child")])
+            except SpoolError as error:
+                os._exit(7 if "was forked in the middle of a call" in str(error) else 8)
+
         def from_elsewhere() -> None:
             if child := os.fork():
                 exits.append(child)
                 return
             signal.alarm(10)
-            in_child = threading.Thread(target=spool.append, args=([entry("child")],))
+            in_child = threading.Thread(target=record_in_child)
             in_child.start()
             in_child.join()
             os._exit(0)
@@ -199,9 +214,10 @@ def test_a_child_does_not_wait_for_the_parents_threads(spool: Spool, monkeypatch
         forking.join()
 
     found = together(spool, ["first", "a"], fork)
-    assert os.waitpid(exits[0], 0)[1] == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(exits[0], 0)[1]) == (7 if carried else 0)
     assert all(isinstance(each, int) for each in found.values())
-    assert {target: len(places) for target, places in written(spool).items()} == {"first": 2, "a": 2, "child": 1}
+    stored = {target: len(places) for target, places in written(spool).items()}
+    assert stored == {"first": 2, "a": 2} | ({} if carried else {"child": 1})
 
 
 def test_a_call_alone_is_told_its_sequence(spool: Spool) -> None:
