@@ -142,7 +142,7 @@ def test_a_store_is_added_in_one_file(copy: Path) -> None:
             "pytest",
             "-q",
             "-k",
-            "lines and not large and not hundred and not killed and not opensearch",
+            "lines and not large and not hundred and not opensearch",
             "tests/contract",
             "-p",
             "no:cacheprovider",

@@ -22,6 +22,13 @@ def forked(child=lambda: None):
         os._exit(0)
     return process
 
+class TimeLimit(Exception):
+    def __init__(self, what, seconds):
+        super().__init__(what, seconds)
+
+def limit(number, frame):
+    raise TimeLimit("late", 3)
+
 pipeline = AuditPipeline.open(f"sqlite:///{sys.argv[1]}/audit.db", on_full=sys.argv[2])
 record = lambda: pipeline.record("domain.created", target="a.example", user="alice", ip="203.0.113.9")
 record()
@@ -64,11 +71,8 @@ def test_handlers_that_raise_while_the_host_forks(tmp_path: Path) -> None:
     Seen to be dropped by Python, to refuse all log calls from then on, and to let the next fork hang for ever.
     """
     script = """
-        class TimeLimit(Exception): ...
-        def limit(number, frame):
-            raise TimeLimit
         signal.signal(signal.SIGALRM, limit)
-        returned, forks, raised = [], 100, 0
+        returned, forks, raised = [], 150, 0
         random.seed(7)
         for number in range(forks):
             returned.append(record())
@@ -105,11 +109,6 @@ def test_a_signal_that_comes_just_before_a_hook(tmp_path: Path, moment: str) -> 
         os.register_at_fork(after_in_parent=partial(ctypes.CDLL(None).usleep, 20_000))
     """
     script = f"""
-        class TimeLimit(Exception):
-            def __init__(self, what, seconds):
-                super().__init__(what, seconds)
-        def limit(number, frame):
-            raise TimeLimit("late", 3)
         signal.signal(signal.SIGALRM, limit)
         signal.signal(signal.SIGUSR1, limit)
         returned, forks, raised = [], 5, 0
@@ -143,9 +142,6 @@ def test_a_handler_that_raises_while_a_fork_waits_for_a_log_call(tmp_path: Path)
     """
     script = """
         import threading
-        class TimeLimit(Exception): ...
-        def limit(number, frame):
-            raise TimeLimit
         signal.signal(signal.SIGALRM, limit)
         returned, forks, raised = [], 1, 0
         other = threading.Thread(target=time.sleep, args=(60,), daemon=True)
