@@ -360,14 +360,7 @@ class SpoolFile:
         while True:
             if self._db is None:
                 # No repair may rename the files between the opening of one and of the next.
-                with locked(self.card.path, REPAIR_WAIT_S):
-                    try:
-                        _keepers.add(self._keeper())
-                        if salvage.is_unfinished(self.path):
-                            raise _Damaged(f"{self.path}: the spool is damaged, and its repair was interrupted", None)
-                        self._open()
-                    finally:
-                        _keepers.discard(self._keeper())
+                self._in_place(self._open_repaired)
             elif self._db.in_transaction:  # a signal handler raised before it could be ended
                 self._db.execute("ROLLBACK")
             self._cut_log()
@@ -378,16 +371,29 @@ class SpoolFile:
         """After a sync that failed, see to it that nothing is built on what it should have written."""
         if self._in_doubt and self._db is not None:
             # A log is cut by its name: where a repair put the files aside, it is that of the new spool.
-            with locked(self.card.path, REPAIR_WAIT_S):
-                try:
-                    _keepers.add(self._keeper())
-                    if file_id(self.path) == self._file:
-                        cut_log(self._db, self.path)
-                    else:
-                        self._leave_replaced()
-                finally:
-                    _keepers.discard(self._keeper())
+            self._in_place(self._cut_its_log)
             self._in_doubt = False
+
+    def _cut_its_log(self) -> None:
+        if self._db is not None and file_id(self.path) == self._file:
+            cut_log(self._db, self.path)
+        else:
+            self._leave_replaced()
+
+    def _in_place(self, work: Callable[[], None]) -> None:
+        """Do it while no repair renames the files; a fork in the middle of it closes connections without waiting."""
+        keeper = self._keeper()
+        with locked(self.card.path, REPAIR_WAIT_S):
+            try:
+                _keepers.add(keeper)
+                work()
+            finally:
+                _keepers.discard(keeper)
+
+    def _open_repaired(self) -> None:
+        if salvage.is_unfinished(self.path):
+            raise _Damaged(f"{self.path}: the spool is damaged, and its repair was interrupted", None)
+        self._open()
 
     def _open(self) -> None:
         before = self._file
