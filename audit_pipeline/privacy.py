@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 from .event import REPLACED_TIMESTAMP, AuditEvent, canonical_json, format_timestamp
@@ -175,6 +175,10 @@ LONGEST_PLAIN = 100
 _MAY_HOLD = re.compile("[0-9:]")
 _MAY_HIDE = re.compile("[%&=\\\\\x80-\U0010ffff]")
 _UNUSUAL = re.compile("[^\x00-\x7f]")
+# Next to an address, these are no part of it in any spelling, unless a dot is spelled out or stands in brackets.
+_OPENS = frozenset(" \t\r\n\"'([{<=/@;|")
+_CLOSED = re.compile(r"""[.,:]?(?:[\s"')\]}>/;|]|\Z)""", re.ASCII)
+_SPOKEN_DOT = re.compile(r"dot|[\[({<]\.", re.IGNORECASE)
 # Encoded in URLs (also twice and more often), quoted-printable, HTML, JSON, Python and regular expressions. Of
 # quoted-printable the dividers only: in `ip=20.1.2.3` nothing is encoded.
 _ESCAPE = re.compile(
@@ -234,11 +238,28 @@ def mask_own_address(text: str, ip: str | None) -> str:
         return text
     if _MAY_HIDE.search(text):
         text = _masked_behind(text, ip, signs)
-    # A pattern takes milliseconds to make: first see whether the numbers of the address are there at all.
-    return _pattern(ip).sub(mask_ip(ip), text) if _has_signs(text, signs) else text
+    if not _has_signs(text, signs):
+        return text
+    masked = _masked_plain(text, ip, signs)
+    return _pattern(ip).sub(mask_ip(ip), text) if masked is None else masked
 
 
-def _masked_behind(text: str, ip: str, signs: Sequence[Sequence[str]]) -> str:
+def _masked_plain(text: str, ip: str, signs: Signs) -> str | None:
+    """The text with the address masked where it stands alone in its usual form; None where it may stand otherwise too.
+
+    Most texts are so, and a pattern takes milliseconds to make: who tries thousands of addresses must not slow the log.
+    """
+    pieces = text.split(str(_parse(ip)))
+    if _SPOKEN_DOT.search(text) or any(_has_signs(piece, signs) for piece in pieces):
+        return None
+    for number, (before, after) in enumerate(pairwise(pieces)):
+        opened = before[-1] in _OPENS if before else number == 0
+        if not opened or not _CLOSED.match(after):
+            return None
+    return mask_ip(ip).join(pieces)
+
+
+def _masked_behind(text: str, ip: str, signs: Signs) -> str:
     """The text with the address masked where it stands in what the text is once decoded."""
     views = _views(text)
     if views[-1] == text or not _has_signs(views[-1], signs):
@@ -319,20 +340,27 @@ def _before(
     return [(stood(start)[0], stood(end - 1)[1]) for start, end in spans]
 
 
-def _has_signs(text: str, signs: Sequence[Sequence[str]]) -> bool:
+def _has_signs(text: str, signs: Signs) -> bool:
     """Whether a text has all the numbers of one notation of an address."""
     lowered = text.lower()
     for numbers in signs:
-        for number in numbers:
-            if number not in lowered:
+        for spellings in numbers:
+            for spelling in spellings:
+                if spelling in lowered:
+                    break
+            else:
                 break
         else:
             return True
     return False
 
 
+Signs = tuple[tuple[tuple[str, ...], ...], ...]
+"""Notations, the numbers in each, and how each of them may be spelled."""
+
+
 @lru_cache(maxsize=4096)
-def _signs(ip: str) -> tuple[tuple[str, ...], ...] | None:
+def _signs(ip: str) -> Signs | None:
     """For each notation of an address, the numbers that are in it, the rarest first; None for what is no address."""
     if normalize_ip(ip) is None:
         return None
@@ -340,22 +368,22 @@ def _signs(ip: str) -> tuple[tuple[str, ...], ...] | None:
     value = int(address)
     octets = [value >> shift & 0xFF for shift in (24, 16, 8, 0)]
     groups = [f"{value >> shift & 0xFFFF:x}" for shift in range(address.max_prefixlen - 16, -1, -16)]
-    signs = [_rarest(group for group in groups if group != "0")]
+    signs = [_rarest((group,) for group in groups if group != "0")]
     if isinstance(address, IPv4Address):
-        signs += [_rarest(map(str, octets)), _rarest(f"0{octet:o}" for octet in octets)]
-        signs.append(_rarest(["0x", *(f"{octet:x}" for octet in octets)]))
-        signs += [(number,) for number in _integers(address)]
+        # Each of the four may be decimal, octal or hexadecimal.
+        signs.append(_rarest((f"{octet}", f"0{octet:o}", f"x{octet:x}", f"x0{octet:x}") for octet in octets))
+        signs += [((number,),) for number in _integers(address)]
     else:
-        signs.append(_rarest([*(group for group in groups[:6] if group != "0"), *map(str, octets)]))
+        signs.append(_rarest((number,) for number in [*(g for g in groups[:6] if g != "0"), *map(str, octets)]))
         nibbles = f"{value:032x}"
-        signs += [(divider.join(part),) for part in (nibbles[-9::-1], nibbles[:24]) for divider in (".", "-")]
+        signs += [((divider.join(part),),) for part in (nibbles[-9::-1], nibbles[:24]) for divider in (".", "-")]
         if value >> 64:
-            signs.append((str(value),))
+            signs.append(((str(value),),))
     return tuple(signs)
 
 
-def _rarest(numbers: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(numbers), key=lambda number: (-len(number), number)))
+def _rarest(numbers: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(sorted(set(numbers), key=lambda spellings: (-len(spellings[0]), spellings)))
 
 
 @lru_cache(maxsize=1024)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from audit_pipeline import privacy
 from audit_pipeline.event import REPLACED_TIMESTAMP, AuditEvent, uuid7
 from audit_pipeline.privacy import (
     LONGEST,
@@ -383,13 +384,68 @@ def test_own_addresses_in_texts(ip: str | None, text: str, shown: str) -> None:
     assert mask_own_address(text, ip) == shown
 
 
+PLAIN_BESIDE = [
+    *["", " ", "\n", ",", ".", ", ", ". ", ":", "/", "=", "@", "(", ")", "[", "]", "{", "}", "<", ">", '"', "-", "%20"],
+    *[
+        "0",
+        "5",
+        "1 ",
+        " 0",
+        "a",
+        "x",
+        "0x",
+        "::",
+        ":5",
+        " dot ",
+        "dot",
+        "[.]",
+        "(.",
+        "xxx",
+        ".xxx",
+        "::ffff:",
+        "port 5112",
+    ],
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["10.0.0.5", "1.1.1.1", "12.1.12.1", "0.0.0.0", "2001:db8::5", "::1", "1:0:0:2:0:0:0:3", "abcd::"]),
+    st.lists(st.sampled_from(PLAIN_BESIDE) | st.none(), max_size=9),
+)
+def test_the_plain_form_is_masked_as_all_others_are(ip: str, parts: list[str | None]) -> None:
+    """The usual form, alone in a text, is masked without a pattern: with one, the same comes out."""
+    text = "".join(ip if part is None else part for part in parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(privacy, "_masked_plain", lambda *_: None)
+        masked = mask_own_address(text, ip)
+    assert mask_own_address(text, ip) == masked
+
+
+@pytest.mark.parametrize("text", ["login failed from {}", "{}: refused", "ssh root@{}, port 51122", "a={} b=({})."])
+def test_a_new_address_makes_no_pattern(text: str) -> None:
+    """Who tries to log in from a thousand addresses must not slow the log: a pattern takes milliseconds to make."""
+    made = privacy._pattern.cache_info().misses
+    for number in range(300):
+        for ip in (f"10.1.{number // 256}.{number % 256}", f"2001:db8::{number:x}"):
+            assert mask_own_address(text.format(ip, ip), ip) == text.format(mask_ip(ip), mask_ip(ip))
+    assert privacy._pattern.cache_info().misses - made < 60
+
+
 MATHEMATICAL = str.maketrans({str(digit): chr(0x1D7CE + digit) for digit in range(10)})
 NOTATIONS = {
     "192.168.1.77": [
         *["77.1.168.192", "77.1.168.192.zen.spamhaus.org", "77-1-168-192.dynamic.isp.net", "192-168-1-77"],
         *["ip_192_168_1_77", "64:ff9b::c0a8:14d", "2002:c0a8:14d::1", "::c0a8:14d", "::192.168.1.77", "3232235853"],
         *["-1062731443", "1291954368", "0xC0A8014D", "c0a8014d", "4D01A8C0:0050", "0300.0250.0001.0115"],
-        *["0xC0.0xA8.0x1.0x4D", "192[dot]168[dot]1[dot]77", "192[.]168[.]1[.]77", "192 (dot) 168 (dot) 1 (dot) 77"],
+        *[
+            "192.0xa8.01.0x4d",
+            "0300.168.1.0115",
+            "0xC0.0xA8.0x1.0x4D",
+            "192[dot]168[dot]1[dot]77",
+            "192[.]168[.]1[.]77",
+            "192 (dot) 168 (dot) 1 (dot) 77",
+        ],
         *["192&#46;168&#x2e;1&period;77", "192=2E168=2E1=2E77", r"192\.168\.1\.77", r"192\u002e168\x2e1\\.77"],
         *["19\u00ad2.168\u200b.1.77", "192.168.1.77".translate(MATHEMATICAL), "%31%39%32.168%2E1%252E%2537%37"],
         *["&#49;92.168.1.77", "PASV (192,168,1,77,19,137)", "[192,168,1,77]", "\u0661\u0669\u0662.168.1.77"],
