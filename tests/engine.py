@@ -281,8 +281,7 @@ def running_engine() -> Cluster:
         cluster = Cluster(parts.netloc.rpartition("@")[2].split(","), base=given)
         cluster.wait(status="yellow")
         return cluster
-    # The suite goes on for long enough for everything to be compiled well.
-    return _container() or start_cluster(folder=memory_folder(), jvm=QUICK_START[:1])
+    return _container() or start_cluster(folder=memory_folder())
 
 
 def start_cluster(nodes: int = 1, heap: str = "1g", folder: Path = DISK, jvm: Sequence[str] = QUICK_START) -> Cluster:
