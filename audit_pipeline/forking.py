@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Protocol, cast
 from weakref import WeakSet
 
-__all__ = ["WAIT_S", "ForkLock", "Forkable", "abandon", "prepare_for_forks", "take_no_signals"]
+__all__ = ["ForkLock", "Forkable", "abandon", "prepare_for_forks", "take_no_signals"]
 
 WAIT_S = 10.0
 """How long a fork waits for what is under way, in seconds."""
