@@ -20,6 +20,9 @@ from .timing import alternating
 
 __all__ = ["measure"]
 
+COPYING = {"index.refresh_interval": "-1", "index.translog.durability": "async"}
+USUAL = {"index.refresh_interval": "1s", "index.translog.durability": "request"}
+"""Settings of the index into which the others are copied, meanwhile and afterwards."""
 CASES: tuple[Case, ...] = (*FILTERS, *SEARCHES[:2])
 
 
@@ -40,10 +43,12 @@ def _indices(setting: Setting, results: Results, cluster: Cluster) -> None:
     cluster.clear(single)
     with closing(open_store(cluster.url(single, granularity="year"))) as one:
         one.setup()
+        cluster.call("PUT", f"/{single}-2025", {"settings": COPYING})
         copied = cluster.call("POST", "/_reindex?wait_for_completion=false&refresh=true&slices=2", {
             "source": {"index": setting.index, "size": 5000}, "dest": {"index": f"{single}-2025"}
         })  # fmt: skip
         _wait(cluster, copied["task"])
+        cluster.call("PUT", f"/{single}-2025/_settings", USUAL)
         merged(cluster, single)
         months = len(cluster.call("GET", f"/_resolve/index/{setting.index}-2*")["indices"])
         _compare(setting, results, "indices", (f"{months} indices", setting.store), ("1 index", one))
