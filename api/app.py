@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
-from audit_pipeline.errors import StoreError
+from audit_pipeline.errors import SettingsError, StoreError
 from audit_pipeline.keys import cursor_keys
 from audit_pipeline.processor import AuditPipeline
 from audit_pipeline.query import CursorSigner
@@ -83,6 +83,11 @@ def create_subapp(*, pipeline: AuditPipeline, caller: Callable[..., Any], settin
     `Host`, CORS, health, metrics and pages are the application's own affair. What `settings` leaves out comes from the
     environment. The pipeline is left open at the end. Raises SettingsError.
     """
+    if not callable(caller):
+        raise SettingsError(
+            f"create_subapp: caller is {repr(caller)[:40]}, of type {type(caller).__name__}; allowed is a function, a "
+            "dependency as endpoints have them, that returns the Caller who asks"
+        )
     settings = settings or Settings.from_environment()
     service = Service(settings, pipeline, CursorSigner(cursor_keys(settings, pipeline.spool.path)), None)
     app = _application(service)

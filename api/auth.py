@@ -42,12 +42,17 @@ class Caller:
     expires: int
     """Seconds since the epoch."""
 
+    def __post_init__(self) -> None:
+        """Raises TypeError for one text in place of a set of scopes: it would have all that are a part of it."""
+        if isinstance(self.scopes, str):
+            raise TypeError(f"Caller: scopes is a text; allowed is a set of texts, such as {{{self.scopes[:40]!r}}}")
+
     def require(self, scope: str, plans: Sequence[str]) -> None:
         """Raises Problem where the scope is missing, or, for reading and exporting, the plan."""
         if scope not in self.scopes:
-            raise Problem(403, "forbidden", f"The token lacks the scope {scope}.", scope=scope)
+            raise Problem(403, "forbidden", f"The caller lacks the scope {scope}.", scope=scope)
         if scope in ("audit:read", "audit:export") and plans and self.plan not in plans:
-            start = "The" if self.plan is not None else "The token has no `plan`; the"
+            start = "The" if self.plan is not None else "The caller has no `plan`; the"
             detail = f"{start} audit log is part of the plans {', '.join(plans)}."
             raise Problem(403, "plan-required", detail, plans=list(plans))
 

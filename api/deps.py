@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -158,6 +159,13 @@ def _token_holder(request: Request, service: Service) -> Caller:
 
 def _caller(scope: str) -> Callable[[Service, Caller], Awaitable[Caller]]:
     async def caller(service: ServiceDep, caller: Annotated[Caller, Depends(current_caller)]) -> Caller:
+        if not isinstance(caller, Caller):
+            raise TypeError(
+                f"create_subapp: `caller` returned {type(caller).__name__}; allowed is a Caller, or to raise "
+                "HTTPException(401) where nobody is signed in"
+            )
+        if caller.expires <= time.time():
+            raise unauthorized("The session has expired. Sign in again.")
         caller.require(scope, service.settings.entitled_plans)
         return caller
 

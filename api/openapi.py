@@ -112,7 +112,7 @@ _PROBLEM = {
                 "properties": {"parameter": {"type": "string"}, "detail": {"type": "string"}},
             },
         },
-        "scope": {"type": "string", "description": "the scope that the token lacks"},
+        "scope": {"type": "string", "description": "the scope that the caller lacks"},
         "plans": {"type": "array", "items": {"type": "string"}, "description": "the plans that are entitled"},
     },
 }

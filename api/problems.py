@@ -33,7 +33,7 @@ TYPE_PREFIX = "urn:audit-pipeline:problem:"
 KINDS = {
     "invalid-cursor": (400, "The cursor is damaged, forged, or belongs to another query."),
     "unauthorized": (401, "There is no bearer token, or none that is good."),
-    "forbidden": (403, "The token lacks the scope; or, without keys in the settings, the client is another machine."),
+    "forbidden": (403, "The caller lacks the scope; or, without keys in the settings, the client is another machine."),
     "plan-required": (403, "The audit log is not part of the plan; `plans` has those that it is part of."),
     "not-found": (404, "There is no such entry, or no such path."),
     "method-not-allowed": (405, "This path has other methods: see `Allow`."),
@@ -131,9 +131,14 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         status, headers = error.status_code, dict(error.headers or {})
         phrase = responses.get(status, "Error")
-        if status == 405:
-            headers["Allow"] = ", ".join(_methods(request))
         said = error.detail if isinstance(error.detail, str) else phrase
+        if status == 405:
+            headers["Allow"] = allowed = ", ".join(_methods(request))
+            said = f"{request.method} is not allowed here; allowed are {allowed}"
+        elif status == 404 and said == phrase:
+            said = (
+                "There is nothing at this path; the calls begin with /v1/ and end without a slash (docs/openapi.json)"
+            )
         problem = Problem(
             status, _PLAIN.get(status) or phrase.lower().replace(" ", "-"), f"{said.rstrip('.')}.", headers=headers
         )

@@ -110,18 +110,22 @@ class Catalogue:
         """One sentence that says that there is no such action, and what to do."""
         if action_id is None:
             return "no action is given; `audit-pipeline actions` lists all"
-        # Imported here: a large module, for a rare sentence.
-        from difflib import get_close_matches
-
-        near = get_close_matches(action_id[:64], self._actions, 3) if isinstance(action_id, str) else []
         # Not the text form of any object: it may be endless, or raise.
         plain = action_id is None or type(action_id) in (str, int)
         shown = repr(action_id)[:80] if plain else f"of type {type(action_id).__name__}"
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        hint = f"{meant} " if (meant := self.meant(action_id)) else ""
         return (
             f"unknown action {shown}: {hint}`audit-pipeline actions` lists all; register_action() adds one to its own "
             "process, the file that AUDIT_CATALOGUE names to all"
         )
+
+    def meant(self, action_id: object) -> str:
+        """The question whether one of the nearest known ones was meant; empty where none is near."""
+        # Imported here: a large module, for a rare sentence.
+        from difflib import get_close_matches
+
+        near = get_close_matches(action_id[:64], self._actions, 3) if isinstance(action_id, str) else []
+        return f"did you mean {' or '.join(near)}?" if near else ""
 
     def refusal(self, given: Mapping[str, Any]) -> str:
         """As `unknown`, of the action of an event as it was sent."""

@@ -6,6 +6,7 @@ addresses must not.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Actor", "RequestTrace", "bind_actor", "count_entries", "current_actor", "trace_request", "unaudited"]
+__all__ = [
+    "Actor",
+    "RequestTrace",
+    "bind_actor",
+    "count_entries",
+    "current_actor",
+    "note_unknown",
+    "trace_request",
+    "unaudited",
+]
 
 UserSource = str | Callable[[], str | None] | None
 
@@ -28,8 +38,15 @@ class Actor:
     context: Mapping[str, Any] = field(default_factory=dict)
 
     def resolved_user(self) -> str | None:
-        """The user, asked for where it is a callable."""
-        return self.user() if callable(self.user) else self.user
+        """The user, asked for where it is a callable. Raises TypeError where that has to be awaited."""
+        if not callable(self.user):
+            return self.user
+        user = self.user()
+        if inspect.isawaitable(user):
+            if inspect.iscoroutine(user):
+                user.close()
+            raise TypeError("an async function cannot be asked in the middle of a log call; allowed is a plain one")
+        return user
 
 
 _NOBODY = Actor()
@@ -69,6 +86,8 @@ class RequestTrace:
     """How many entries one web request has left so far. Shared by the threads that work on it."""
 
     entries: int = 0
+    unknown: str = ""
+    """An event with the fields of an entry, whose name is no action: a misspelt one."""
 
 
 unaudited: Counter[str] = Counter()
@@ -86,6 +105,13 @@ def trace_request() -> Iterator[RequestTrace]:
         yield trace
     finally:
         _trace.reset(token)
+
+
+def note_unknown(name: str) -> None:
+    """Tell the request that is traced here, if any, of an event that may have been meant to be an entry."""
+    trace = _trace.get()
+    if trace is not None:
+        trace.unknown = name
 
 
 def count_entries(number: int) -> None:

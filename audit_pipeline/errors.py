@@ -57,12 +57,14 @@ class DuplicateAction(AuditError):
 class InvalidEvent(AuditError):
     """An event with problems, where the caller chose `on_invalid="raise"`.
 
-    `problems` has one sentence each. Nothing was recorded.
+    `problems` has one sentence each, as an entry would have them. Nothing was recorded, and the text says so.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(self.problems))
+        # Without what would have been stored instead.
+        wrong = [problem.partition("; ")[0].removesuffix(", kept as text") for problem in problems]
+        super().__init__(f"{'; '.join(wrong)}: nothing was recorded")
 
 
 class InvalidQuery(AuditError):

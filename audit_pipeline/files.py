@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import pwd
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ from .forking import prepare_for_forks
 __all__ = [
     "FileId",
     "Locked",
+    "account",
     "file_id",
+    "foreign_owner",
     "free_bytes",
     "linked_file",
     "lockable",
@@ -102,6 +105,23 @@ def make_private(path: Path) -> None:
     SQLite gives its -wal and -shm files the mode of the database.
     """
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+
+def foreign_owner(path: Path) -> str | None:
+    """The name of the user to whom a file belongs; None where that is this process's own, or cannot be seen."""
+    try:
+        owner = path.stat().st_uid
+    except OSError:
+        return None
+    return account(owner) if owner != os.geteuid() else None
+
+
+def account(number: int) -> str:
+    """The name of a user; the number of one that has none."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 @contextmanager

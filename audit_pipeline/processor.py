@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from .actions import Action, catalogue, load_catalogue_file
-from .context import Actor, count_entries, current_actor
+from .context import Actor, count_entries, current_actor, note_unknown
 from .errors import AuditError, InvalidEvent, SpoolError, SpoolMismatch
 from .event import AuditEvent, IdFactory
 from .gaps import Gaps, Told
@@ -38,6 +38,8 @@ _log = logging.getLogger("audit_pipeline")
 
 GAPS_S = 1.0
 """How often a log call looks whether another process counted entries that are to be told, in seconds."""
+AGAIN_S = 60.0
+"""For how long it is not told again that a user could not be asked for, in seconds."""
 
 _NEVER_UNRECORDED = frozenset(("audit.exported",))
 """What this product does itself, and leaves undone where it cannot be recorded, whatever the host chose for its own."""
@@ -76,6 +78,7 @@ class AuditPipeline:
         """How many entries this process could not record, by the reason (see SpoolError)."""
         self._counting = False
         self._look_at = 0.0
+        self._lookups_told = -AGAIN_S
         self._open_spool()
         self.shipper: Shipper | ShipperProcess | None = (
             Shipper(spool, identity, store, self._tell_gaps) if ship else None
@@ -157,6 +160,8 @@ class AuditPipeline:
         if isinstance(name, str) and (name := str.__str__(name)) in catalogue:  # a subclass may have no hash
             given = {key: value for key, value in event_dict.items() if key not in _STRUCTLOG_KEYS}
             self._take(self.prepare(catalogue[name], given))
+        elif "target" in event_dict and isinstance(name, str):
+            note_unknown(name)
         return event_dict
 
     def record(self, action: str, **given: Any) -> str:
@@ -181,7 +186,7 @@ class AuditPipeline:
         own["context"] = context = {**actor.context, **_stated(own.get("context")), **others}
         for name in ("user", "ip", "org"):
             if own.get(name) is None:
-                own[name] = _from_actor(actor, name, context)
+                own[name] = self._from_actor(actor, name, context)
         event = build_event(action, own, self._ids, mask_storage=self.masks)
         if self._raises and (problems := refusable(event.problems)):
             raise InvalidEvent(problems)
@@ -199,6 +204,23 @@ class AuditPipeline:
         if self.shipper is not None:
             self.shipper.start()
             self.shipper.wake()
+
+    def _from_actor(self, actor: Actor, name: str, context: dict[str, Any]) -> Any:
+        try:
+            return actor.resolved_user() if name == "user" else getattr(actor, name)
+        except Exception as error:  # the application's own function's: it must not lose the entry
+            kind = type(error).__name__
+            if self._raises:
+                raise InvalidEvent([f"user: the function that was to tell it raised {kind}"]) from error
+            context["user_lookup_failed"] = kind
+            now = time.monotonic()
+            if now >= self._lookups_told + AGAIN_S:
+                self._lookups_told = now
+                _log.warning(
+                    "entries are recorded without their user: the function that was to tell it raised %s (logged once "
+                    "a minute at the most)", kind, exc_info=error,
+                )  # fmt: skip
+            return None
 
     def _take(self, event: AuditEvent) -> None:
         """Accept an entry, or count it, as the host chose."""
@@ -339,11 +361,3 @@ def _stated(context: Any) -> dict[str, Any]:
     except Exception:  # noqa: BLE001 - the application's own mapping; what cannot be read is named when it is cleaned
         return {"context": context}
     return {"context": context}
-
-
-def _from_actor(actor: Actor, name: str, context: dict[str, Any]) -> Any:
-    try:
-        return actor.resolved_user() if name == "user" else getattr(actor, name)
-    except Exception as error:  # noqa: BLE001 - the application's own function; its failure must not lose the entry
-        context["user_lookup_failed"] = type(error).__name__
-        return None

@@ -24,7 +24,7 @@ from . import salvage
 from .card import Card, Known
 from .database import cut_log, has_orphaned_log, is_waiting, sync_failed, use_wal, wait_for_locks
 from .errors import SettingsError, SpoolError, SpoolFull, SpoolMismatch
-from .files import FileId, Locked, file_id, free_bytes, linked_file, locked, make_private
+from .files import FileId, Locked, account, file_id, foreign_owner, free_bytes, linked_file, locked, make_private
 from .forking import ForkLock, abandon, prepare_for_forks
 from .group_commit import Row
 
@@ -551,9 +551,15 @@ class SpoolFile:
                 ) from error
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise SpoolFull(f"{self.path}: the disk is full; free some room") from error
+            whose = foreign_owner(self.path) if error.errno in (errno.EACCES, errno.EPERM) else None
+            if whose is not None:
+                raise SpoolError(
+                    f"{self.path}: {error.strerror}: the spool belongs to {whose}, and this process runs as "
+                    f"{account(os.geteuid())}; run both as one user, or choose another one (AUDIT_SPOOL)"
+                ) from error
             raise SpoolError(
-                f"{self.path}: the spool cannot be created: {error.strerror}; AUDIT_SPOOL names a file in a folder "
-                "that exists and can be written",
+                f"{self.path}: the spool cannot be created: {error.strerror}; it has to lie in a folder that exists "
+                "and can be written: beside the store (AUDIT_STORE_URL), or where AUDIT_SPOOL names it",
                 "read-only" if read_only else "unusable",
             ) from error
         except Locked as error:

@@ -140,7 +140,8 @@ def token(scope: str, plan: str | None, org: str, sub: str, ttl: int, store: str
     settings = settings_of(store, spool)
     if not settings.jwt_secret:
         raise SettingsError(
-            "AUDIT_JWT_SECRET: is not set, so no token can be signed; set the secret that the API verifies with, or "
+            "AUDIT_JWT_SECRET: is not set, so no token can be signed; set the secret that the API verifies with; "
+            "without keys, open the link that `audit-pipeline serve` (or `demo`) printed; or "
             "ask whoever holds the keys of AUDIT_JWKS_URL"
         )
     if has_short_secret(settings):
@@ -201,7 +202,9 @@ def _findings(store_url: str | None, spool: str | None) -> Iterator[_Finding]:
     except AuditError as error:
         yield _Finding("settings", False, str(error), "Put it right; nothing starts before.")
         return
-    yield _Finding("settings", True, "read")
+    yield _Finding("settings", True, "read" if store_url or os.environ.get("AUDIT_STORE_URL", "").strip() else (
+        f"read; AUDIT_STORE_URL is not set, so the store is {settings.store_url} of this folder, {Path.cwd()}"
+    ))  # fmt: skip
     yield from _guarded("access", lambda: _access(settings), "The API does not start before.")
     yield from _guarded("spool", lambda: _spool(settings, store), "Nothing is recorded before.")
     stays = "Entries stay in the spool meanwhile, and are shipped afterwards."

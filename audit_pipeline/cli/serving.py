@@ -74,9 +74,10 @@ def demo(context: click.Context, host: str, port: int, events: int, store: str |
         settings = Settings.from_environment({}, store=store or f"sqlite:///{Path(folder) / 'demo.db'}", spool=spool)
         if not named_store(settings.store_url, "--store").lasting:
             raise SettingsError(f"--store {store}: the demo needs a store that lasts, such as sqlite:///demo.db")
-        click.echo("A small mail dashboard is being used for 90 days …", err=True)
+        click.echo("A small mail dashboard is being used for 90 days: this takes half a minute or more …", err=True)
         made = fill(settings, events)
-        click.echo(f"{made:,} entries were recorded by it over HTTP.", err=True)
+        ending = "ends the demo" if store else "ends the demo, and deletes its entries"
+        click.echo(f"{made:,} entries were recorded by it over HTTP. Ctrl-C {ending}.", err=True)
         _serve(settings, host, listening)
     return DONE
 

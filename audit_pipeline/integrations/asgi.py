@@ -4,6 +4,7 @@ watches that each change leaves an entry.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import uuid
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
+from ..actions import catalogue
 from ..context import bind_actor, trace_request, unaudited
 from ..errors import SettingsError
 from ..privacy import normalize_ip
@@ -53,10 +55,12 @@ class AuditMiddleware:
         exempt: Iterable[str] = (),
     ) -> None:
         self.app = app
-        if user is not None and not callable(user):
+        if user is not None and (not callable(user) or _is_async(user)):
+            kind = "an async function" if callable(user) else f"of type {type(user).__name__}"
             raise SettingsError(
-                f"AuditMiddleware: user is {repr(user)[:40]}, of type {type(user).__name__}; allowed is a function "
-                "that is given the ASGI scope and returns the user's name"
+                f"AuditMiddleware: user is {repr(user)[:40]}, {kind}; allowed is a function that is given the ASGI "
+                "scope and returns the user's name; where that has to be awaited, let a dependency set "
+                "request.state.user"
             )
         self._user = user or _user_in_scope
         if trusted_proxies is None:
@@ -86,15 +90,24 @@ class AuditMiddleware:
             await self.app(scope, receive, watching)
         # Looked at after the application is through: a background task may leave the entry.
         if scope.get("method") in MUTATING and 200 <= status < 400 and not trace.entries:
-            self._report(scope)
+            self._report(scope, trace.unknown)
 
-    def _report(self, scope: Scope) -> None:
+    def _report(self, scope: Scope, unknown: str) -> None:
         route, endpoint = scope.get("route"), scope.get("endpoint")
         names = {getattr(route, "name", None), getattr(endpoint, "__name__", None)}
         if not names & self._exempt:
             place = f"{scope['method']} {_template(scope)}"
             unaudited[place] += 1
-            _log.warning("%r succeeded and left no audit entry: record one there, or name the route in `exempt`", place)
+            meant = f"; {question}" if (question := catalogue.meant(unknown)) else ""
+            logged = f" (it logged {unknown[:64]!r}, which is no action{meant})" if unknown else ""
+            _log.warning(
+                "%r succeeded and left no audit entry%s: record one there, or name the route in `exempt`",
+                place, logged,
+            )  # fmt: skip
+
+
+def _is_async(user: object) -> bool:
+    return any(map(inspect.iscoroutinefunction, (user, getattr(user, "__call__", None))))  # noqa: B004
 
 
 def _template(scope: Scope) -> str:

@@ -175,7 +175,7 @@ def test_viewing_and_exporting_need_a_plan_and_recording_does_not(memory_api: AP
     for path in (*READING, "/v1/events/export.csv"):
         body = check_problem(memory_api.get(path, token=token), 403, "plan-required")
         assert body["plans"] == ["business", "enterprise"]
-        assert body["detail"].startswith("The token has no `plan`; the audit log is") == (plan is None)
+        assert body["detail"].startswith("The caller has no `plan`; the audit log is") == (plan is None)
     assert memory_api.post({"action": "domain.created"}, token=token).status_code == 202
 
 

@@ -14,18 +14,19 @@ from audit_pipeline.api import Caller, create_subapp
 from audit_pipeline.api.edge import MAX_TARGET
 from fastapi import FastAPI, Header, HTTPException
 
-from audit_pipeline import AuditPipeline
+from audit_pipeline import AuditPipeline, SettingsError
 from audit_pipeline.settings import Settings
 
 from .conftest import API, check_problem
 
 README = Path(__file__).parent.parent.parent / "README.md"
 ALL = frozenset({"audit:read", "audit:export", "audit:write"})
+LATER = int(time.time()) + 86_400
 PEOPLE = {
-    "alice": Caller("alice", "acme", ALL, "business", int(time.time()) + 60),
-    "bob": Caller("bob", "other", ALL, "business", int(time.time()) + 60),
-    "carol": Caller("carol", "acme", frozenset({"audit:write"}), "business", int(time.time()) + 60),
-    "dave": Caller("dave", "acme", ALL, "free", int(time.time()) + 60),
+    "alice": Caller("alice", "acme", ALL, "business", LATER),
+    "bob": Caller("bob", "other", ALL, "business", LATER),
+    "carol": Caller("carol", "acme", frozenset({"audit:write"}), "business", LATER),
+    "dave": Caller("dave", "acme", ALL, "free", LATER),
 }
 
 
@@ -109,6 +110,37 @@ def test_a_fault_is_a_problem_under_the_path_too(hosted: Hosted, monkeypatch: py
     answer = hosted.ask("/admin/audit/v1/events")
     check_problem(answer, 500, "internal-error")
     assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("returned", [None, {"sub": "alice"}, "alice"])
+def test_what_is_no_caller_is_a_fault_that_says_so(
+    memory_api: API, caplog: pytest.LogCaptureFixture, returned: object
+) -> None:
+    """A dependency that forgets to raise opens nothing; the log says what it has to return."""
+    app = FastAPI()
+    app.mount("/audit", create_subapp(pipeline=memory_api.pipeline, caller=lambda: returned))
+    check_problem(Hosted(memory_api.pipeline, app).ask("/audit/v1/events"), 500, "internal-error")
+    assert f"`caller` returned {type(returned).__name__}; allowed is a Caller, or to raise" in caplog.text
+
+
+def test_a_session_that_is_over_opens_nothing(memory_api: API) -> None:
+    """`expires` counts for each call, as that of a token does."""
+    app = FastAPI()
+    late = Caller("alice", "acme", ALL, "business", int(time.time()) - 1)
+    app.mount("/audit", create_subapp(pipeline=memory_api.pipeline, caller=lambda: late))
+    check_problem(Hosted(memory_api.pipeline, app).ask("/audit/v1/events"), 401, "unauthorized")
+
+
+def test_scopes_are_no_text() -> None:
+    """In a text, `audit:read` would be found in `audit:readonly` too."""
+    with pytest.raises(TypeError, match=r"^Caller: scopes is a text; allowed is a set of texts, such as \{'audit:re"):
+        Caller("alice", "acme", "audit:readonly", None, 0)  # type: ignore[arg-type]
+
+
+def test_a_caller_that_is_no_function_is_refused(memory_api: API) -> None:
+    """It is refused at start, not with each request."""
+    with pytest.raises(SettingsError, match=r"^create_subapp: caller is 'alice', of type str; allowed is a function"):
+        create_subapp(pipeline=memory_api.pipeline, caller="alice")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/openapi.json"])

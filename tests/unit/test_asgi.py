@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -222,6 +223,33 @@ def test_a_user_that_is_no_function_is_refused(log: AuditLog, user: Any) -> None
         recording(log, user=user)
 
 
+class _Asked:
+    async def __call__(self, scope: Any) -> str:
+        return "bob"
+
+
+async def _asked(scope: Any) -> str:
+    return "bob"
+
+
+@pytest.mark.parametrize("user", [_asked, partial(_asked), _Asked()])
+def test_an_async_function_is_refused(log: AuditLog, user: Any) -> None:
+    """Nothing can be awaited in the middle of a log call: it is refused at start, and told what to do instead."""
+    with pytest.raises(SettingsError, match=r"an async function; allowed is a function .* request\.state\.user$"):
+        recording(log, user=user)
+
+
+def test_a_user_that_has_to_be_awaited_is_none(log: AuditLog, caplog: pytest.LogCaptureFixture) -> None:
+    """Where it comes out with the first entry only, the entry has no user, and the log says so, once a minute."""
+    app = recording(log, user=lambda scope: _asked(scope))  # noqa: PLW0108 - that it is async cannot be seen
+    for _ in range(3):
+        made = entry(log, app)
+        assert (made.user, made.context["user_lookup_failed"]) == ("", "TypeError")
+    (warning,) = (record for record in caplog.records if "without their user" in record.message)
+    assert "raised TypeError" in warning.message
+    assert "allowed is a plain one" in caplog.text
+
+
 def test_the_user_may_be_known_late(log: AuditLog) -> None:
     """A user that the endpoint itself finds out is in the entry that it makes then."""
     assert entry(log, recording(log)).user == "late@example.com"
@@ -313,6 +341,24 @@ def test_a_change_without_an_entry_is_logged_and_counted(
     ] * 4
     assert place in caplog.text
     assert "a.example" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("domain.creatd", "(it logged 'domain.creatd', which is no action; did you mean domain.created"),
+        ("qqqqqq", "(it logged 'qqqqqq', which is no action):"),
+    ],
+)
+def test_a_misspelt_action_is_named(log: AuditLog, caplog: pytest.LogCaptureFixture, name: str, said: str) -> None:
+    """What was logged with a target, and is no action, was probably meant to be the entry that is missing."""
+
+    async def endpoint(request: StarletteRequest) -> PlainTextResponse:
+        log.pipeline.processor(None, "info", {"event": name, "target": "example.com"})
+        return PlainTextResponse("done")
+
+    ask(AuditMiddleware(Starlette(routes=[Route("/", endpoint, methods=["POST"])])), "POST", "/")
+    assert f"'POST /' succeeded and left no audit entry {said}" in caplog.text
 
 
 def test_plain_starlette_is_watched_too(log: AuditLog) -> None:

@@ -1137,7 +1137,11 @@ def test_doctor_finds_nothing_wrong(run: Run, monkeypatch: pytest.MonkeyPatch) -
         assert (told.status, told.err) == (0, "")
         assert {line.split()[0] for line in told.out.splitlines()} == {"ok"}
         assert "hunter2" not in told.out
+        assert (
+            f"AUDIT_STORE_URL is not set, so the store is sqlite:///audit.db of this folder, {Path.cwd()}" in told.out
+        )
         run("emit", "domain.created")
+    assert "AUDIT_STORE_URL" not in run("doctor", "--store", "sqlite:///audit.db").out
     checks = lines(run("doctor", "--json").out)
     assert [check["check"] for check in checks] == ["settings", "access", "spool", "store"]
     assert all(check["ok"] for check in checks)

@@ -169,6 +169,11 @@ def test_on_invalid_raise_refuses_and_records_nothing(url: str) -> None:
         with pytest.raises(InvalidEvent, match="ip: not an IP address") as error:
             logger(audit).info("domain.created", ip="1.2.3.04", outcome="maybe")
         assert len(error.value.problems) == 2
+        assert str(error.value) == (
+            "ip: not an IP address (8 characters); outcome: allowed are success and failure: nothing was recorded"
+        )
+        with bind_actor(user=lambda: str(1 // 0)), pytest.raises(InvalidEvent, match="raised ZeroDivisionError: noth"):
+            logger(audit).info("domain.created")
         logger(audit).info("domain.created")
         assert audit.status().accepted == 1
 

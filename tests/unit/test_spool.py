@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -245,6 +247,28 @@ def test_a_folder_that_may_not_be_entered_is_one_clear_line(tmp_path: Path) -> N
         finally:
             os._exit(4)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_spool_of_another_user_is_named_as_such() -> None:
+    """Not the folder is wrong where root made the spool, and the application runs as somebody else."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    path = folder / "audit.spool.db"
+    # Nobody but root can give a file away: others meet one that is root's already.
+    is_root = os.geteuid() == 0
+    Spool(path, "store").close() if is_root else path.symlink_to("/etc/shadow")
+    child = os.fork()
+    if child == 0:
+        try:
+            if is_root:
+                os.setresuid(65534, 65534, 65534)
+            Spool(path, "store")
+        except SpoolError as error:
+            os._exit(0 if "the spool belongs to root, and this process runs as" in str(error) else 3)
+        finally:
+            os._exit(4)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    shutil.rmtree(folder)
 
 
 def test_durability_is_one_of_two(path: Path) -> None:
