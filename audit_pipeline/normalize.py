@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from hashlib import sha256
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from itertools import islice
 from pathlib import PurePath
 from typing import Any
@@ -40,6 +40,7 @@ from .privacy import (
     mask_beginning,
     mask_ip,
     mask_own_address,
+    mask_own_numbers,
     may_hold_address,
     normalize_ip,
 )
@@ -325,7 +326,7 @@ class _Cleaner:
         """Exact, valid Unicode text, with the entry's own address masked: all, or more than `kept` characters of it."""
         if type(text) is str and len(text) <= kept and text.isascii():  # most are
             self._values += len(text) // LONG_TEXT
-            return mask_own_address(text, self._address)
+            return self._masked(text, kept)
         text = _characters(text)
         most = LOOKED_AT * kept
         self._values += min(len(text), most) // LONG_TEXT
@@ -333,14 +334,22 @@ class _Cleaner:
             beginning = text[:most]
             holds = self._address is not None and may_hold_address(beginning)
             return self._beginning(name, beginning, kept) if holds or not _is_valid(text) else text
-        return mask_own_address(self._valid(name, text), self._address)
+        return self._masked(self._valid(name, text), kept)
+
+    def _masked(self, text: str, kept: int) -> str:
+        """A text with the own address masked. Of one that had it, no size is told: the masked part may be in that."""
+        masked = mask_own_address(text, self._address)
+        if masked != text:
+            self._over = kept
+        return masked
 
     def _beginning(self, name: str, text: str, kept: int) -> str:
         """As `_text`, for the beginning of a longer one that was looked at."""
         most = LOOKED_AT * kept
-        self._over = max(self._over, most)
         text = self._valid(name, text)
         masked = text if self._address is None else mask_beginning(text, self._address)
+        # As in `_masked`; else as much as was looked at.
+        self._over = max(self._over, most) if text.startswith(masked) else kept
         if len(masked) <= kept:  # spelled so oddly that more of it could have been kept
             self._problems.append(f"{name}: cut, since only its first {most:,} characters were looked at")
         return masked
@@ -401,6 +410,8 @@ class _Cleaner:
 
     def _bytes(self, path: str, value: bytes | bytearray) -> str:
         """Bytes as text; those that are no UTF-8 as escapes, as `backslashreplace` does at 450 ns each."""
+        if len(value) in (4, 16) and (text := ip_address(bytes(value)).compressed) != self._masked(text, MAX_CONTEXT):
+            return mask_ip(self._address)
         most = LOOKED_AT * MAX_CONTEXT
         text = value[:most].decode(errors="surrogateescape").translate(_ESCAPED)
         if len(value) <= most:
@@ -480,11 +491,7 @@ class _Cleaner:
             if self._values > MAX_VALUES:
                 break
             cleaned.append(self._value(f"{path}[{place if numbered else ''}]", item, level + 1))
-        if len(cleaned) == 4 and self._address is not None and all(type(item) is int for item in cleaned):
-            text = ".".join(map(str, cleaned))  # the four numbers of an address
-            masked = mask_own_address(text, self._address)
-            return cleaned if masked == text else masked
-        return cleaned
+        return cleaned if self._address is None else mask_own_numbers(cleaned, self._address)
 
     def _set(self, path: str, value: AbstractSet[Any], level: int) -> list[Any] | str:
         """Sets have no order of their own: sorted, equal sets have equal bytes.

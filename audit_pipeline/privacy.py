@@ -25,6 +25,7 @@ __all__ = [
     "mask_entry",
     "mask_ip",
     "mask_own_address",
+    "mask_own_numbers",
     "may_hold_address",
     "network_key",
     "network_range",
@@ -176,14 +177,16 @@ _MAY_HOLD = re.compile("[0-9:]")
 _MAY_HIDE = re.compile("[%&=\\\\\x80-\U0010ffff]")
 _UNUSUAL = re.compile("[^\x00-\x7f]")
 # Next to an address, these are no part of it in any spelling, unless a dot is spelled out or stands in brackets.
+PASSES = 3
+"""How often a text is gone through: what is masked may have been the end of something that hid another one."""
 _OPENS = frozenset(" \t\r\n\"'([{<=/@;|")
 _CLOSED = re.compile(r"""[.,:]?(?:[\s"')\]}>/;|]|\Z)""", re.ASCII)
 _SPOKEN_DOT = re.compile(r"dot|[\[({<]\.", re.IGNORECASE)
 # Encoded in URLs (also twice and more often), quoted-printable, HTML, JSON, Python and regular expressions. Of
 # quoted-printable the dividers only: in `ip=20.1.2.3` nothing is encoded.
 _ESCAPE = re.compile(
-    r"%(?:25){0,3}([2-7][0-9A-F])|=(2E|3A|2D|5F)|&\#x0{0,4}([0-9A-F]{2,5});|\\x([0-9A-F]{2})|\\u([0-9A-F]{4})"
-    r"|&\#0{0,4}([0-9]{2,6});|&(period|colon|hyphen|lowbar|comma|shy);|\\{1,4}(?=[.:\[\]_-])",
+    r"%(?:25){0,3}([2-7][0-9A-F])|=(2E|3A|2D|5F)|&\#x0{0,4}([0-9A-F]{2,5});|\\x([0-9A-F]{2})|[\\%]u([0-9A-F]{4})"
+    r"|&\#0{0,4}([0-9]{2,6});|&(period|colon|hyphen|lowbar|comma|shy);|\\{1,4}(?=[.:\[\]_-])|=\r?\n",
     re.ASCII | re.IGNORECASE,
 )
 _NAMED = {"period": ".", "colon": ":", "hyphen": "-", "lowbar": "_", "comma": ",", "shy": ""}
@@ -236,12 +239,39 @@ def mask_own_address(text: str, ip: str | None) -> str:
     signs = _signs(ip)
     if signs is None:  # masked already: the full one is not known here
         return text
-    if _MAY_HIDE.search(text):
-        text = _masked_behind(text, ip, signs)
-    if not _has_signs(text, signs):
-        return text
-    masked = _masked_plain(text, ip, signs)
-    return _pattern(ip).sub(mask_ip(ip), text) if masked is None else masked
+    for _ in range(PASSES):
+        if _MAY_HIDE.search(text):
+            text = _masked_behind(text, ip, signs)
+        if not _has_signs(text, signs):
+            break
+        masked = _masked_plain(text, ip, signs)
+        if masked is not None:
+            return masked
+        before, text = text, _pattern(ip).sub(mask_ip(ip), text)
+        if text == before:
+            break
+    return text
+
+
+def mask_own_numbers(values: list[Any], ip: str) -> list[Any] | str:
+    """A list with this address masked, where four of its numbers (or their texts) in a row are that address.
+
+    A list that is the address and nothing else becomes its mask.
+    """
+    if (mask := mask_ip(ip)).count(".") != 3:
+        return values
+    shown = [str(value) if type(value) is int else value for value in values]
+    octets = str(_parse(ip)).split(".") if mask != ip else []
+    for own in (octets, octets[::-1]):
+        place = 0
+        while own and place <= len(shown) - 4:
+            if shown[place : place + 4] == own:
+                if len(shown) == 4:
+                    return mask
+                values = [*values[:place], mask, *values[place + 4 :]]
+                shown = [*shown[:place], mask, *shown[place + 4 :]]
+            place += 1
+    return values
 
 
 def _masked_plain(text: str, ip: str, signs: Signs) -> str | None:
@@ -253,7 +283,7 @@ def _masked_plain(text: str, ip: str, signs: Signs) -> str | None:
     if _SPOKEN_DOT.search(text) or any(_has_signs(piece, signs) for piece in pieces):
         return None
     for number, (before, after) in enumerate(pairwise(pieces)):
-        opened = before[-1] in _OPENS if before else number == 0
+        opened = before[-1] in _OPENS and before[-2:] != ", " if before else number == 0
         if not opened or not _CLOSED.match(after):
             return None
     return mask_ip(ip).join(pieces)
@@ -297,7 +327,7 @@ def _unescaped(number: int) -> str:
 
 
 def _decoded(found: re.Match[str]) -> str:
-    """What an escape stands for; a backslash alone for nothing."""
+    """What an escape stands for; a backslash alone, and the end of a line that goes on, for nothing."""
     kind = found.lastindex
     if kind is None:
         return ""
@@ -368,17 +398,23 @@ def _signs(ip: str) -> Signs | None:
     value = int(address)
     octets = [value >> shift & 0xFF for shift in (24, 16, 8, 0)]
     groups = [f"{value >> shift & 0xFFFF:x}" for shift in range(address.max_prefixlen - 16, -1, -16)]
-    signs = [_rarest((group,) for group in groups if group != "0")]
+    # Without any number, `::ffff:0:0` or `::`.
+    signs = [
+        _rarest((group,) for group in groups if group != "0") or ((("ffff",) if address.version == 4 else (":",)),)
+    ]
     if isinstance(address, IPv4Address):
         # Each of the four may be decimal, octal or hexadecimal.
         signs.append(_rarest((f"{octet}", f"0{octet:o}", f"x{octet:x}", f"x0{octet:x}") for octet in octets))
         signs += [((number,),) for number in _integers(address)]
+        signs += [_rarest((f"{number}",) for number in numbers) for numbers in _short(address)]
     else:
         signs.append(_rarest((number,) for number in [*(g for g in groups[:6] if g != "0"), *map(str, octets)]))
         nibbles = f"{value:032x}"
         signs += [((divider.join(part),),) for part in (nibbles[-9::-1], nibbles[:24]) for divider in (".", "-")]
         if value >> 64:
             signs.append(((str(value),),))
+        if (inner := _carried(address)) is not None:
+            signs += _signs(str(inner)) or ()
     return tuple(signs)
 
 
@@ -390,18 +426,34 @@ def _rarest(numbers: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
 def _pattern(ip: str) -> re.Pattern[str]:
     """The pattern of an address, in every notation. What is masked already is not found again."""
     address = _parse(ip)
-    if isinstance(address, IPv4Address):
-        # What a form can begin with is said once, too.
-        return re.compile(rf"(?=[0-9A-F:-])(?<!\d)(?:{'|'.join(_v4_forms(address))})", re.ASCII | re.IGNORECASE)
+    return re.compile(_v4(address) if isinstance(address, IPv4Address) else _v6(address), re.ASCII | re.IGNORECASE)
+
+
+def _v4(address: IPv4Address) -> str:
+    # What a form can begin with is said once, too.
+    return rf"(?=[0-9A-F:-])(?:(?<!\d){_ENCODED})(?:{'|'.join(_v4_forms(address))})"
+
+
+def _v6(address: IPv6Address) -> str:
     # What must not stand before and after is said once, not for each form: at most places of a text it fails.
     whole = [_whole(int(address))] if int(address) >> 64 else []  # `1` is not `::1`
     forms = "|".join([*_v6_forms(address), *_nibbles(address), *whole])
     # Several in a row are one: else the mask of the first would make the second one stand alone, for the next time.
-    return re.compile(rf"(?<![0-9A-F])(?:(?:{forms})(?![0-9A-F]|:?xxxx))++", re.IGNORECASE | re.ASCII)
+    pattern = rf"(?:(?<![0-9A-F]){_ENCODED})(?:(?:{forms})(?![0-9A-F]|:?xxxx))++"
+    inner = _carried(address)
+    return pattern if inner is None else f"{pattern}|{_v4(inner)}"
 
 
+def _carried(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address whose last part is hidden with that of an IPv6 one: NAT64 (RFC 6052), and IPv4-compatible."""
+    prefix, value = divmod(int(address), 2**32)
+    return IPv4Address(value) if prefix == 0x64FF9B << 64 or (prefix == 0 and value >> 24) else None
+
+
+# The last byte of an encoded character stands before the address: `=20`, `%C2%A0`, `%25A2`, `\302\240`.
+_ENCODED = r"|(?<=[=%][0-9A-F]{2})|(?<=%25[0-9A-F]{2})|(?<=\\[0-3][0-7]{2})"
 _ZERO = "0{1,4}"
-_DIVIDER = r"(?:[.,_-]| ?(?:[\[({<]\.[\])}>]|[\[({<]?dot[\])}>]?) ?)"
+_DIVIDER = r"(?:[._-]|, ?| ?(?:[\[({<]\.[\])}>]|[\[({<]?dot[\])}>]?) ?)"
 """What stands between the numbers of an IPv4 address: a dot; in names of hosts (`ip-10-0-0-5`) and in FTP something
 else; and what is written where nothing may become a link."""
 
@@ -414,17 +466,20 @@ def _v4_forms(address: IPv4Address) -> list[str]:
         f"(?:0{{0,2}}{octet}(?![0-9])|0x0?{octet:x}(?![0-9A-F])|0{{1,3}}{octet:o}(?![0-9]))"
         for octet in address.packed
     ]  # fmt: skip
-    forms = [_DIVIDER.join(numbers), _DIVIDER.join(reversed(numbers))]
+    forms = [*_provider_forms(address), _DIVIDER.join(numbers), _DIVIDER.join(reversed(numbers))]
+    forms += [rf"{'[.]'.join(map(str, numbers))}(?![0-9.])" for numbers in _short(address)]
     high, low = value >> 16, value & 0xFFFF
     if high <= 0xFF or not low:  # the least certain, and where `::` can stand for a part: as IPv4-mapped only
         # With dots it is the form above, as for others: the masked text must not tell which one it is.
         mapped = "|".join(_v6_forms(IPv6Address(f"::ffff:{address}")))
-        forms.append(f"(?<![0-9A-F])(?![0:]*FFFF:[0-9]+[.])(?:{mapped})(?![0-9A-F]|:?xxxx)")
+        forms.append(f"(?<![0-9A-F])(?![0:]{{0,30}}FFFF:[0-9]+[.])(?:{mapped})(?![0-9A-F]|:?xxxx)")
     if high > 0xFF:  # others are as short as the number of anything
         beginning = "(?:(?<![0-9A-F:])(?:0{0,4}:){2,6}(?:FFFF:)?|(?<=:))"
         forms.append(f"{beginning}{_group(high)}:{_group(low)}(?![0-9A-F])")
         forms += map(_whole, _orders(address))
-        forms += [rf"(?<![A-Z])(?:0x0?{number:x}|{_bare(number)})(?![0-9A-Z])" for number in _orders(address)]
+        forms += [
+            rf"(?:(?<![A-Z])0x0?{number:x}|0{number:o}|{_bare(number)})(?![0-9A-Z])" for number in _orders(address)
+        ]
         signed = [2**32 - number for number in _orders(address) if number >> 31]
         forms += [rf"(?<!x)-{number}(?![0-9])(?!\.\d)" for number in signed if number >> 24]
     return forms
@@ -438,18 +493,40 @@ def _orders(address: IPv4Address) -> list[int]:
 
 def _integers(address: IPv4Address) -> list[str]:
     """How an address is written as one number."""
-    return [form for number in _orders(address) for form in (str(number), f"{number:x}", str(2**32 - number))]
+    return [
+        form for number in _orders(address) for form in (str(number), f"{number:x}", f"{number:o}", str(2**32 - number))
+    ]
+
+
+def _short(address: IPv4Address) -> list[tuple[int, ...]]:
+    """An address of two or three numbers, as C's inet_aton takes it; not where it looks like a version."""
+    first, second, third, fourth = address.packed
+    last = third << 8 | fourth
+    two = (first, second << 16 | last)
+    return [numbers for numbers in ((first, second, last), two) if numbers[-1] > 255]
+
+
+def _provider_forms(address: IPv4Address) -> list[str]:
+    """Patterns of how providers name hosts after their addresses, beside the notations of one kind."""
+    a, b, c, d = address.packed
+    return [
+        f"{a:03}{b:03}{c:03}{d:03}(?![0-9])",
+        rf"{d}\.[A-Z]{{1,20}}-{a}-{b}-{c}(?![0-9])",
+        rf"{d}-{c}-[A-Z]{{1,20}}\.{b}-{a}(?![0-9])",
+        rf"{c}-{d}\.[A-Z]{{1,20}}{a}-{b}(?![0-9])",
+        rf"{d}\.[0-9]{{1,3}}[/-][0-9]{{1,3}}\.{c}\.{b}\.{a}(?![0-9])",  # RFC 2317
+    ]
 
 
 def _whole(number: int) -> str:
     """The pattern of a number that is no part of a longer one, nor a fraction."""
-    return rf"(?<![\dx]\.)0{{0,4}}{number}(?![0-9])(?!\.\d)"
+    return rf"(?<![\dx]\.)0{{0,4}}{number}(?![0-9])(?!\.0*[1-9])"
 
 
 def _bare(number: int) -> str:
     """The pattern of a number in hexadecimal without prefix, where it cannot be a decimal one."""
     text = f"{number:08x}"
-    return f"(?!0x){text}" if not text.isdigit() else f"0x{text}"
+    return f"(?<![0-9A-F])(?!0x){text}" if not text.isdigit() else f"(?:(?<![0-9A-Z])0x|(?<=[G-Z])){text}"
 
 
 def _nibbles(address: IPv6Address) -> list[str]:

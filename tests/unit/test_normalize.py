@@ -835,6 +835,19 @@ def test_bytes_that_are_no_text_are_kept_as_escapes(value: bytes) -> None:
     assert build_event(ACTION, {"context": {"b": value}}, IDS).context["b"] == value.decode(errors="backslashreplace")
 
 
+@pytest.mark.parametrize("name", ["target", "user", "detail", "n"])
+@pytest.mark.parametrize("times", [80, 300, 1000, 1100, 5_000, 61_000, 80_000])
+def test_no_size_tells_the_masked_part(name: str, times: int) -> None:
+    """Whether its last part has one digit or three: what is kept of a long text, and all that is said, is the same."""
+    said = set()
+    for last in (5, 77, 169):
+        ip = f"203.0.113.{last}"
+        given = {"user": "alice"} | ({name: f"{ip} " * times} if name != "n" else {"context": {"n": f"{ip} " * times}})
+        event = build_event(ACTION, {**given, "ip": ip}, IDS)
+        said.add((event.problems, event.target, event.user, event.detail, str(event.context)))
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize(
     ("value", "kept"),
     [
@@ -844,12 +857,18 @@ def test_bytes_that_are_no_text_are_kept_as_escapes(value: bytes) -> None:
         (3405803785.0, "203.0.113.xxx"),
         (3405803786, 3405803786),
         ([203, 0, 113, 10], [203, 0, 113, 10]),
-        ([203, 0, 113, 9, 1], [203, 0, 113, 9, 1]),
+        ([203, 0, 113, 9, 22], ["203.0.113.xxx", 22]),
+        ([1, 9, 113, 0, 203], [1, "203.0.113.xxx"]),
+        ([203, 0, 113, 90], [203, 0, 113, 90]),
+        (["203", "0", "113", "9"], "203.0.113.xxx"),
+        (b"\xcb\x00q\x09", "203.0.113.xxx"),
+        (b"\xcb\x00q\x0a", "\\xcb\x00q\n"),
+        (b"\x00" * 10 + b"\xff\xff\xcb\x00q\x09", "203.0.113.xxx"),
         ({"a": [3405803785]}, {"a": ["203.0.113.xxx"]}),
     ],
 )
 def test_numbers_that_are_the_own_address_are_masked(value: Any, kept: Any) -> None:
-    """As one number, or as a list of four; others stay what they are."""
+    """As one number, as bytes, or as four numbers in a row; others stay what they are."""
     given_values = {"user": "alice", "ip": "203.0.113.9", "context": {"n": value}}
     assert build_event(ACTION, given_values, IDS).context == {"n": kept}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import product
@@ -408,6 +409,19 @@ PLAIN_BESIDE = [
 ]
 
 
+@pytest.mark.parametrize("ip", ["0.0.0.0", "0.0.0.5", "203.4.0.0", "10.1.0.0", "::", "64:ff9b::a01:0"])
+@pytest.mark.parametrize("unit", [":", "0:", "::0", "0", "0.", "a1-", "0, "])
+def test_no_text_takes_long(ip: str, unit: str) -> None:
+    """As long for a character of a long text as of a short one, also where an address is little more than zeros."""
+    spent = []
+    for size in (4_000, 64_000):
+        text = f"{unit * (size // len(unit))} {ip} 0a01:0 cb04:0"
+        begin = time.process_time()
+        mask_own_address(text, ip)
+        spent.append((time.process_time() - begin) / size)
+    assert spent[1] < 4 * spent[0] + 2e-6
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(["10.0.0.5", "1.1.1.1", "12.1.12.1", "0.0.0.0", "2001:db8::5", "::1", "1:0:0:2:0:0:0:3", "abcd::"]),
@@ -449,8 +463,18 @@ NOTATIONS = {
         *["192&#46;168&#x2e;1&period;77", "192=2E168=2E1=2E77", r"192\.168\.1\.77", r"192\u002e168\x2e1\\.77"],
         *["19\u00ad2.168\u200b.1.77", "192.168.1.77".translate(MATHEMATICAL), "%31%39%32.168%2E1%252E%2537%37"],
         *["&#49;92.168.1.77", "PASV (192,168,1,77,19,137)", "[192,168,1,77]", "\u0661\u0669\u0662.168.1.77"],
+        # an encoded character right before it, and a line that goes on
+        *["=20192.168.1.77", "%C3%A9192.168.1.77", "%25E8%25AF%25A2192.168.1.77", "=C3=A9192.168.1.77"],
+        *[r"\303\251192.168.1.77", "192.168.1.7=\r\n7", "192%u002e168%u002e1.77", "3232235853.0", "192, 168, 1, 77"],
+        # as providers name hosts
+        *["pC0A8014D.dip0.isp.example", "ipc0a8014d.dynamic.isp.example", "KD192168001077.ppp.isp.example"],
+        *["77.red-192-168-1.dynamicip.isp.example", "host77-1-dynamic.168-192-r.isp.example"],
+        *["lfbn-1-77.w192-168.abo.isp.example", "77.64/26.1.168.192.in-addr.arpa", "77.64-127.1.168.192.in-addr.arpa"],
+        *["http://192.168.333/", "http://192.11010381/", "030052000515"],
     ],
+    "64:ff9b::c0a8:14d": ["192.168.1.77", "::ffff:192.168.1.77", "c0a8014d", "64:ff9b::192.168.1.77"],
     "2001:db8::1": [
+        *["%C2%A02001:db8::1", "=0A2001:db8::1", "%E2%80%9C2001:db8::1", r"\302\2402001:db8::1", "\n2001:db8::1"],
         *["2001-db8--1.ipv6-literal.net", "2001-db8-0-0-0-0-0-1.isp.net", "2001=3Adb8=3A=3A1", "2001&#58;db8&#58;:1"],
         *[f"1.{'0.' * 23}8.b.d.0.1.0.0.2.dnsbl.example", f"20010db8{'0' * 23}1", str(int(IPv6Address("2001:db8::1")))],
     ],
