@@ -32,7 +32,6 @@ __all__ = [
     "has_short_secret",
     "json_option",
     "lasting_store",
-    "named_store",
     "opened_pipeline",
     "opened_store",
     "place_options",
@@ -106,7 +105,7 @@ def settings_of(store: str | None, spool: str | None) -> Settings:
 def read_settings(store: str | None, spool: str | None) -> Settings:
     """The settings, with the options of a command put over them."""
     if store:
-        named_store(store, "--store").close()
+        open_store(store, "--store").close()
     settings = Settings.from_environment(store=store, spool=spool)
     if settings.catalogue is not None:
         load_catalogue_file(settings.catalogue)
@@ -133,21 +132,13 @@ def lasting_store(url: str, name: str = "AUDIT_STORE_URL") -> Store:
 
     A store that would end with the command is refused.
     """
-    store = named_store(url, name)
+    store = open_store(url, name)
     if not store.lasting:
         raise SettingsError(
             f"{name}: this store ends with the command, and its entries with it; name one that lasts, such as "
             "sqlite:////var/lib/audit/audit.db"
         )
     return store
-
-
-def named_store(url: str, name: str) -> Store:
-    """The store of a URL. Raises SettingsError, which calls the URL by this name."""
-    try:
-        return open_store(url)
-    except SettingsError as error:
-        raise SettingsError(str(error).replace("AUDIT_STORE_URL", name, 1)) from error
 
 
 @contextmanager

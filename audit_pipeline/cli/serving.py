@@ -24,7 +24,6 @@ from .options import (
     LONGER_SECRET,
     SHORT_SECRET,
     has_short_secret,
-    named_store,
     place_options,
     printable,
     settings_of,
@@ -72,7 +71,7 @@ def demo(context: click.Context, host: str, port: int, events: int, store: str |
     ):
         # Not the store of the environment: made-up entries have no place among real ones.
         settings = Settings.from_environment({}, store=store or f"sqlite:///{Path(folder) / 'demo.db'}", spool=spool)
-        if not named_store(settings.store_url, "--store").lasting:
+        if not open_store(settings.store_url, "--store").lasting:
             raise SettingsError(f"--store {store}: the demo needs a store that lasts, such as sqlite:///demo.db")
         click.echo("A small mail dashboard is being used for 90 days: this takes half a minute or more …", err=True)
         made = fill(settings, events)

@@ -12,7 +12,12 @@ import re
 from ..errors import SettingsError
 from .base import Arrival, Arrivals, Page, Refusal, Snapshot, Store, StoreURL
 
-__all__ = ["Arrival", "Arrivals", "Page", "Refusal", "Snapshot", "Store", "StoreURL", "open_store", "store_names"]
+__all__ = [
+    "Arrival", "Arrivals", "Page", "Refusal", "Snapshot", "Store", "StoreURL", "open_store", "store_names",
+]  # fmt: skip
+
+_SETTING = "AUDIT_STORE_URL"
+"""What errors call a store's URL."""
 
 
 def store_names() -> list[str]:
@@ -31,8 +36,15 @@ def _schemes() -> list[str]:
     return found
 
 
-def open_store(url: str) -> Store:
-    """The store that a URL names. Contacts nothing. Raises SettingsError where there is no such store."""
+def open_store(url: str, called: str = _SETTING) -> Store:
+    """The store that a URL names. Contacts nothing. Raises SettingsError, which calls the URL as `called` says."""
+    try:
+        return _named_by(url)
+    except SettingsError as error:
+        raise SettingsError(str(error).replace(_SETTING, called, 1)) from error.__cause__
+
+
+def _named_by(url: str) -> Store:
     parts = StoreURL(url)
     name = parts.scheme.partition("+")[0]
     if name not in store_names():
