@@ -405,14 +405,13 @@ def _signs(ip: str) -> Signs | None:
     if isinstance(address, IPv4Address):
         # Each of the four may be decimal, octal or hexadecimal.
         signs.append(_rarest((f"{octet}", f"0{octet:o}", f"x{octet:x}", f"x0{octet:x}") for octet in octets))
-        signs += [((number,),) for number in _integers(address)]
+        signs.append((tuple(_integers(address)),))
         signs += [_rarest((f"{number}",) for number in numbers) for numbers in _short(address)]
     else:
         signs.append(_rarest((number,) for number in [*(g for g in groups[:6] if g != "0"), *map(str, octets)]))
         nibbles = f"{value:032x}"
-        signs += [((divider.join(part),),) for part in (nibbles[-9::-1], nibbles[:24]) for divider in (".", "-")]
-        if value >> 64:
-            signs.append(((str(value),),))
+        rows = [divider.join(part) for part in (nibbles[-9::-1], nibbles[:24]) for divider in (".", "-")]
+        signs.append(((*rows, str(value)) if value >> 64 else tuple(rows),))
         if (inner := _carried(address)) is not None:
             signs += _signs(str(inner)) or ()
     return tuple(signs)
