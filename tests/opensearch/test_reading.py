@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import closing
+from itertools import product
 
 import pytest
 
 from audit_pipeline.errors import StoreError, StoreUnavailable
 from audit_pipeline.event import now_ms
 from audit_pipeline.query import SORTS, Query, Window, sort_key
-from audit_pipeline.stores import Store
+from audit_pipeline.stores import Store, open_store
 from audit_pipeline.stores.opensearch import engine, reading
 
 from ..engine import Cluster
@@ -76,6 +77,37 @@ def test_an_index_that_is_deleted_between_two_pages(store: Store, opensearch: Cl
         opensearch.call("DELETE", f"/{month}?ignore_unavailable=true")
     assert store.search(ALL, Window(60)).total == 0
     assert store.get("default", expected[0]) is None
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_first_pages_that_were_read_before(
+    store: Store, opensearch: Cluster, index: str, sort: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they ended is remembered; what comes, early or late, and what is deleted, shows as if it were not."""
+    monkeypatch.setattr(reading, "KEPT_ENDS", 5)
+    actions = ("user.created", "domain.created", "alias.created")
+    now = now_ms() / 1000
+    queries = [Query("default", sort=sort), Query("default", actions=frozenset(actions[:1]), sort=sort)]
+
+    def same() -> int:
+        with closing(open_store(opensearch.url(index))) as fresh:
+            for query, size in product(queries, (3, 10)):
+                known, asked = (each.search(query, Window(size)) for each in (store, fresh))
+                assert (known.items, known.total, known.has_next) == (asked.items, asked.total, asked.has_next)
+        return known.total
+
+    for days in ((100, 70, 40, 10, 100, 70), (1, 0, 130), (55,)):
+        made = [
+            entry(timestamp=now - day * DAY_S - place, action=action)
+            for day in days
+            for place, action in enumerate(actions)
+        ]
+        assert store.append(made) == []
+        assert same() == same() > 0
+    for month in sorted(one["name"] for one in opensearch.call("GET", f"/_resolve/index/{index}-*")["indices"]):
+        opensearch.call("DELETE", f"/{month}?ignore_unavailable=true")
+        same()
+    assert same() == 0
 
 
 @pytest.mark.parametrize("sort", SORTS)

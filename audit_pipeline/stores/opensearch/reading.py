@@ -22,6 +22,8 @@ __all__ = ["Reader", "failure"]
 SHALLOW = 1000
 """Rows that a search may skip by `from`; what lies deeper is found by counting first. The engine's limit is 10,000."""
 MOST_SKIPPED = 9_999
+KEPT_ENDS = 1000
+"""Of how many queries it is remembered where their first page ended."""
 STEPS_MS = (86_400_000, 60_000, 1000, 1)
 """The ever shorter spans by which entries are counted on the way to a deep page, in milliseconds."""
 
@@ -49,6 +51,8 @@ class Reader:
         self.engine = engine
         self._index = index
         self._where = f"{engine.name}/{index}"
+        self._ends: dict[tuple[Query, int], int | str] = {}
+        """The time, or the action, at which the first page of a query, of so many rows, ended when it was last read."""
         self.seen = False
         """Whether there was an index to ask: before, an empty answer may mean that nothing has been set up."""
 
@@ -73,12 +77,16 @@ class Reader:
             near = start.near
         else:
             body["from"] = window.offset
+            end = self._ends.get((query, window.size)) if window.offset == 0 else None
+            near = [] if end is None else [_by_lead(fields, end)]
         is_whole = body["query"] is wanted
         for bounds in (*near, None):
             asked = body if bounds is None else body | {"query": among(body["query"], bounds)}
-            rows, total, beside = self._page(query, asked, direction, key, is_whole)
+            rows, total, beside = self._page(query, asked, direction, key, is_whole and bounds is None)
             if len(rows) > window.size:
                 break
+        if key is None and window.offset == 0:
+            self._keep_end(query, window.size, rows)
         more = len(rows) > window.size
         rows = rows[: window.size]
         if backwards:
@@ -90,6 +98,16 @@ class Reader:
         if backwards:
             return Page(tuple(rows), total, has_previous=more, has_next=beside)
         return Page(tuple(rows), total, has_previous=beside if key else window.offset > 0, has_next=more)
+
+    def _keep_end(self, query: Query, size: int, rows: Sequence[AuditEvent]) -> None:
+        """Remember where a first page ended: there it ends again, or nearer, and most indices have no row of it."""
+        if len(rows) <= size:
+            self._ends.pop((query, size), None)
+            return
+        if len(self._ends) >= KEPT_ENDS:
+            self._ends.clear()
+        end = rows[size]
+        self._ends[query, size] = end.action if query.sort.endswith("action") else end.timestamp
 
     def histogram(self, query: Query, edges: Sequence[int]) -> list[dict[str, int]]:
         """See Store.histogram."""
@@ -195,12 +213,10 @@ class Reader:
         lead, way = fields[0]
         if lead == "event.action":
             found = _bucket(self._counts(query, inside, _by_action(descends=way == "desc")), rows - 1)
-            return [{"range": {lead: {_sign(reversed_order(fields)[0]): found[0]}}}] if found else []
+            return [_by_lead(fields, found[0])] if found else []
         step = STEPS_MS[0]
         found = _bucket(self._counts(query, inside, _by_time(step, way == "desc")), rows - 1)
-        if found is None:
-            return []
-        return [span(None, found[0] + step) if way == "asc" else span(found[0], None)]
+        return [_by_lead(fields, found[0], step)] if found else []
 
     # Deep pages
 
@@ -274,6 +290,14 @@ def _hits(answer: Any) -> list[Any]:
 
 def _counting(query: Query) -> dict[str, Any]:
     return {"size": 0, "track_total_hits": True, "query": conditions(query)}
+
+
+def _by_lead(fields: Order, value: Any, step: int = 1) -> Any:
+    """The bounds of what comes first: up to this value, or to the end of the step that begins with it."""
+    lead, way = fields[0]
+    if lead == "event.action":
+        return {"range": {lead: {_sign(reversed_order(fields)[0]): value}}}
+    return span(None, value + step) if way == "asc" else span(value, None)
 
 
 def _sort(direction: Order) -> list[dict[str, str]]:
