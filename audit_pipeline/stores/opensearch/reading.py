@@ -100,8 +100,11 @@ class Reader:
         return Page(tuple(rows), total, has_previous=beside if key else window.offset > 0, has_next=more)
 
     def _keep_end(self, query: Query, size: int, rows: Sequence[AuditEvent]) -> None:
-        """Remember where a first page ended: there it ends again, or nearer, and most indices have no row of it."""
-        if len(rows) <= size:
+        """Remember where a first page ended: there it ends again, or nearer, and most indices have no row of it.
+
+        Not of a limited span, outside of which the engine leaves indices alone anyway.
+        """
+        if len(rows) <= size or None not in (query.start, query.end):
             self._ends.pop((query, size), None)
             return
         if len(self._ends) >= KEPT_ENDS:
