@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,6 @@ from .contenders import Contender, contender_python
 from .emitters import THOUSAND
 
 APART = "up, on a processor of its own"
-YIELDING = "up, with few shares"
 EVERYWHERE = os.sched_getaffinity(0)
 PACES = {"one in 1 ms": 0.001, "one after another": 0.0}
 """Seconds between two calls."""
@@ -76,30 +74,12 @@ def _pin(process: int, processors: set[int]) -> None:
 
 
 @contextmanager
-def _yielding(cluster: Cluster) -> Iterator[str]:
-    """The engine with few shares of processors and disk, as `CPUWeight=idle` and `IOSchedulingClass=idle` of systemd.
-
-    Linux schedules sessions against each other (autogroup), and each process's `nice` within its own session alone.
-    """
-    group = str(cluster.nodes[0].pid)
-    shares = Path(f"/proc/{group}/autogroup")
-    shares.write_text("19")
-    subprocess.run(["ionice", "-c", "idle", "-P", group], check=True)
-    try:
-        yield cluster.hosts[0]
-    finally:
-        shares.write_text("0")
-        subprocess.run(["ionice", "-c", "best-effort", "-P", group], check=True)
-
-
-@contextmanager
 def _down(cluster: Cluster) -> Iterator[str]:
     yield "127.0.0.1:1"
 
 
 STATES: dict[str, Callable[[Cluster], AbstractContextManager[str]]] = {
     APART: _apart,
-    YIELDING: _yielding,
     "up": _up,
     "hung": _hung,
     "down": _down,
