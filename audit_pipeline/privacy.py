@@ -172,13 +172,13 @@ LONGEST = 12
 with the one that stands between two of them. Odder spellings may be longer (see `mask_beginning`)."""
 LONGEST_PLAIN = 100
 """Characters of any spelling once it is decoded, with an escape that is cut off."""
+PASSES = 3
+"""How often a text is gone through: what is masked may have been the end of something that hid another one."""
 
 _MAY_HOLD = re.compile("[0-9:]")
 _MAY_HIDE = re.compile("[%&=\\\\\x80-\U0010ffff]")
 _UNUSUAL = re.compile("[^\x00-\x7f]")
 # Next to an address, these are no part of it in any spelling, unless a dot is spelled out or stands in brackets.
-PASSES = 3
-"""How often a text is gone through: what is masked may have been the end of something that hid another one."""
 _OPENS = frozenset(" \t\r\n\"'([{<=/@;|")
 _CLOSED = re.compile(r"""[.,:]?(?:[\s"')\]}>/;|]|\Z)""", re.ASCII)
 _SPOKEN_DOT = re.compile(r"dot|[\[({<]\.", re.IGNORECASE)
@@ -498,11 +498,10 @@ def _integers(address: IPv4Address) -> list[str]:
 
 
 def _short(address: IPv4Address) -> list[tuple[int, ...]]:
-    """An address of two or three numbers, as C's inet_aton takes it; not where it looks like a version."""
+    """An address of two or three numbers, as C's inet_aton takes it; not where it looks like a version or a number."""
     first, second, third, fourth = address.packed
     last = third << 8 | fourth
-    two = (first, second << 16 | last)
-    return [numbers for numbers in ((first, second, last), two) if numbers[-1] > 255]
+    return [(first, second, last)] * bool(third) + [(first, second << 16 | last)] * bool(second)
 
 
 def _provider_forms(address: IPv4Address) -> list[str]:
