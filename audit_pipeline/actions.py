@@ -111,8 +111,7 @@ class Catalogue:
         if action_id is None:
             return "no action is given; `audit-pipeline actions` lists all"
         # Not the text form of any object: it may be endless, or raise.
-        plain = action_id is None or type(action_id) in (str, int)
-        shown = repr(action_id)[:80] if plain else f"of type {type(action_id).__name__}"
+        shown = repr(action_id)[:80] if type(action_id) in (str, int) else f"of type {type(action_id).__name__}"
         hint = f"{meant} " if (meant := self.meant(action_id)) else ""
         return (
             f"unknown action {shown}: {hint}`audit-pipeline actions` lists all; register_action() adds one to its own "
