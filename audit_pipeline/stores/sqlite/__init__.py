@@ -26,6 +26,7 @@ from ...forking import ForkLock, abandon, prepare_for_forks
 from ...privacy import network_key, same_content
 from ...query import Query, Window, search_texts, sort_key
 from ..base import QUERY_S, Arrival, Arrivals, Page, Refusal, Snapshot, Store, StoreURL, numbered
+from .remembered import Memory
 from .selection import Selection, id_bytes
 from .tables import VERSION, install, version_of
 
@@ -75,6 +76,7 @@ class SQLiteStore(Store):
         self._freed = threading.Condition(self._lock.lock)
         self._idle: list[apsw.Connection] = []
         self._file: FileId | None = None
+        self._memory = Memory()
         self._used = 0
         self._lent: list[apsw.Connection] = []
         """Those of the connections in use that are open."""
@@ -181,11 +183,11 @@ class SQLiteStore(Store):
         backwards = window.before is not None
         key = window.before or window.after
         with self._translated(), self._connection() as db, _in_time(db, query), transaction(db):
-            found = Selection(db, query)
+            found = Selection(db, query, self._memory)
             total = found.count()
-            numbers = found.numbers(
-                window.size + 1, 0 if key else min(window.offset, 2**62), beyond=key, backwards=backwards
-            )
+            offset = 0 if key else min(window.offset, 2**62)
+            numbers = found.numbers(window.size + 1, offset, beyond=key, backwards=backwards)
+            found.remember(() if key or offset else numbers)
             more = len(numbers) > window.size
             numbers = numbers[: window.size]
             if backwards:
@@ -207,7 +209,7 @@ class SQLiteStore(Store):
         with self._translated():
             file = self._file_id()
             with self._connection(of=file) as db, _in_time(db, query), transaction(db):
-                found = Selection(db, query)
+                found = Selection(db, query, self._memory)
                 return _SQLiteSnapshot(self, file, found.count(), found.numbers(limit))
 
     @_through_forks
@@ -233,7 +235,7 @@ class SQLiteStore(Store):
     def histogram(self, query: Query, edges: Sequence[int]) -> list[dict[str, int]]:
         """See Store.histogram."""
         with self._translated(), self._connection() as db, _in_time(db, query), transaction(db):
-            return Selection(db, query).histogram(edges)
+            return Selection(db, query, self._memory).histogram(edges)
 
     @_through_forks
     def organisations(self) -> list[str]:

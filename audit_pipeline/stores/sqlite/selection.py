@@ -1,7 +1,8 @@
 """A Query as SQL, and how its entries are found in order.
 
 Three ways lead to them: an index of the order, which is walked; one such walk for each action, brought together; or the
-words, where few entries have them.
+words, where few entries have them. Where many have them, the first are found by looking at entries in order; and what a
+query answered before is remembered, so that only what came since is looked at. See remembered.
 """
 
 from __future__ import annotations
@@ -11,22 +12,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from heapq import merge
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 import apsw
 
+from ...event import AuditEvent
 from ...privacy import network_range
-from ...query import SEARCH_FIELDS, Query, SortKey, Word
+from ...query import SEARCH_FIELDS, Query, Searchable, SortKey, Word
 from .counts import Counted
+from .remembered import MOST_NEW, MOST_ROWS, Answer, Memory, Row
 
 __all__ = ["RARE", "Selection", "id_bytes"]
 
 RARE = 5_000
 """Fewer entries than these, found by their words, are all looked at; of more, only those that come first in order."""
+MOST_LOOKED_AT = 100_000
+"""How many entries are looked at in order, at the most, before their words lead to them all the same."""
+READING = 40
+"""How many times as long it takes to read an entry's words as to look at its place in an index (40 µs and 1)."""
 
-Place = tuple[int, bytes, int]
-"""The time, id and number of an entry."""
+Place = tuple[int, bytes, int, int]
+"""The time, id and number of an entry, and whether it is what the query asks for, words aside."""
 
 
 def id_bytes(event_id: str) -> bytes:
@@ -37,9 +44,11 @@ def id_bytes(event_id: str) -> bytes:
 class Selection:
     """The entries that a Query selects, as a connection sees them in its transaction."""
 
-    def __init__(self, db: apsw.Connection, query: Query) -> None:
+    def __init__(self, db: apsw.Connection, query: Query, memory: Memory) -> None:
         self._db = db
         self._query = query
+        self._memory = memory
+        self._total: int | None = None
         row = db.execute("SELECT org FROM orgs WHERE name = ?", (query.org,)).fetchone()
         self._org: int = row[0] if row else -1
         # What is counted by day, and what else an entry must be.
@@ -57,11 +66,13 @@ class Selection:
             self._also("user = ?", query.user)
         if query.network is not None:
             self._also("network BETWEEN ? AND ?", *network_range(query.network))
-        wanted = [word for word in query.words if not word.excluded]
-        self._words = " AND ".join(f"({_match(word)})" for word in wanted)
-        if unwanted := [word for word in query.words if word.excluded]:
-            matching = " OR ".join(f"({_match(word)})" for word in unwanted)
-            self._also("number NOT IN (SELECT rowid FROM search WHERE search MATCH ?)", matching)
+        self._but_words, self._but_words_bindings = self._rest, list(self._bindings)
+        self._words = " AND ".join(f"({_match(word)})" for word in query.words if not word.excluded)
+        self._unwanted = " OR ".join(f"({_match(word)})" for word in query.words if word.excluded)
+        if self._words and self._unwanted:
+            self._words = f"({self._words}) NOT ({self._unwanted})"
+        elif self._unwanted:
+            self._also("number NOT IN (SELECT rowid FROM search WHERE search MATCH ?)", self._unwanted)
 
     def _also(self, condition: str, *values: Any) -> None:
         self._rest += f" AND {condition}"
@@ -78,10 +89,28 @@ class Selection:
         return self._counts if self._rest == self._choice and not self._words else None
 
     @cached_property
+    def _last(self) -> int:
+        """The number of the newest entry of all organisations."""
+        return int(self._db.execute("SELECT coalesce(max(number), 0) FROM entries").get)
+
+    @cached_property
+    def _all(self) -> int:
+        """How many entries the organisation has."""
+        return Counted(self._db, self._org, "TRUE", ()).total(None, None)
+
+    @property
+    def _words_alone(self) -> bool:
+        """Whether the words say all: nothing else is asked, and no entry is another organisation's, or was deleted."""
+        is_all = self._but_words == self._choice == "TRUE" and self._query.start is self._query.end is None
+        return is_all and self._last == self._all
+
+    @cached_property
     def _is_rare(self) -> bool:
         """Whether words are asked for, and few entries have them."""
         if not self._words:
             return False
+        if self._total is not None and (self._total >= RARE or self._words_alone):
+            return self._total < RARE
         some = "SELECT * FROM search WHERE search MATCH ? LIMIT ?"
         return bool(self._db.execute(f"SELECT count(*) < ? FROM ({some})", (RARE, self._words, RARE)).get)
 
@@ -89,11 +118,66 @@ class Selection:
 
     def count(self) -> int:
         """How many entries there are."""
+        if self._total is None:
+            self._total = self._counted_up() if self._known is None else self._known.total
+        return self._total
+
+    def _counted_up(self) -> int:
         if self._counted is not None:
             return self._counted.total(self._query.start, self._query.end)
+        if self._words_alone:
+            # The index of the words counts ten times as fast as the entries are found that it leads to.
+            sql = "SELECT count(*) FROM search WHERE search MATCH ? AND rowid <= ?"
+            hits: int = self._db.execute(sql, (self._words or self._unwanted, self._last)).get
+            return hits if self._words else self._all - hits
         source, where, bindings = self._source(by_words=bool(self._words))
         total: int = self._db.execute(f"SELECT count(*) FROM {source} WHERE {where}", bindings).get
         return total
+
+    @cached_property
+    def _known(self) -> Answer | None:
+        """What the query answered before, with what came since; None where too much came, or entries were deleted."""
+        known = None if self._counted is not None else self._memory.get(self._query)
+        if known is None or not 0 <= self._last - known.upto <= MOST_NEW:
+            return None
+        if self._db.execute("SELECT id FROM entries WHERE number = ?", (known.upto,)).get != known.last_id:
+            return None
+        came, rows = 0, list[Row]()
+        for *row, is_wanted in self._db.execute(
+            f"SELECT action, timestamp, id, number, {self._but_words} AND timestamp >= ? AND timestamp < ? "
+            "FROM entries WHERE number > ? AND +org = ?",
+            (
+                *self._but_words_bindings,
+                -(2**62) if self._query.start is None else self._query.start,
+                2**62 if self._query.end is None else self._query.end,
+                known.upto,
+                self._org,
+            ),
+        ):
+            came += 1
+            if is_wanted and self._has_words(row[-1]):
+                rows.append(Row(*row))
+        return known.with_rows(rows, self._query.sort) if known.entries + came == self._all else None
+
+    def remember(self, numbers: Sequence[int]) -> None:
+        """Keep the answer, and its first page, for when the query is asked again."""
+        if self._counted is not None or self._last == 0:
+            return
+        last_id = self._db.execute("SELECT id FROM entries WHERE number = ?", (self._last,)).get
+        rows = self._known.rows if self._known is not None else ()
+        if len(rows) < len(numbers) <= MOST_ROWS:
+            sql = "SELECT action, timestamp, id, number FROM entries WHERE number = ?"
+            rows = tuple(Row(*row) for number in numbers for row in self._db.execute(sql, (number,)))
+        self._memory.put(self._query, Answer(self.count(), rows, self._last, last_id, self._all))
+
+    def _has_words(self, number: int) -> bool:
+        """Whether an entry has the words that are asked for, and no other."""
+        if not self._query.words:
+            return True
+        row = self._db.execute("SELECT body, origin, sequence FROM contents WHERE number = ?", (number,)).fetchone()
+        if row is None:
+            return False
+        return Searchable(AuditEvent.from_bytes(*row)).matches(self._query)
 
     def has(self, key: SortKey | None) -> bool:
         """Whether the entry of a key, which was selected once, is there still: then no other has to be looked for."""
@@ -132,8 +216,15 @@ class Selection:
         self, limit: int, offset: int = 0, *, beyond: SortKey | None = None, backwards: bool = False
     ) -> array[int]:
         """The numbers of entries in order (or against it); with a key, only those beyond it in that direction."""
+        if self._known is not None and beyond is None and not backwards:
+            rows = self._known.rows
+            if len(rows) == self.count() or offset + limit <= len(rows):
+                return array("q", (row.number for row in rows[offset : offset + limit]))
         if self._words or self._query.user is not None:
-            return self._sorted(limit, offset, beyond, backwards)
+            if self.count() == 0:
+                return array("q")
+            found = self._looked_at(limit, offset, beyond, backwards)
+            return self._sorted(limit, offset, beyond, backwards) if found is None else found
         if self._query.sort in ("timestamp", "-timestamp"):
             descending = (self._query.sort == "-timestamp") != backwards
             actions = self._actions if self._query.actions or self._query.categories else [None]
@@ -146,11 +237,8 @@ class Selection:
         return self._counts.actions()
 
     def _by_action(self, limit: int, offset: int, beyond: SortKey | None, backwards: bool) -> array[int]:
-        descending = (self._query.sort == "-action") != backwards
         found = array("q")
-        for action in reversed(self._actions) if descending else self._actions:
-            if beyond is not None and action != beyond.action and (action > beyond.action) == descending:
-                continue
+        for action in self._actions_beyond(beyond, backwards):
             if offset and (there := self._count_of(action)) <= offset:
                 offset -= there
                 continue
@@ -160,6 +248,52 @@ class Selection:
             if len(found) == limit:
                 break
         return found
+
+    def _actions_beyond(self, beyond: SortKey | None, backwards: bool) -> Iterator[str]:
+        """In order (or against it), the actions from that of a key on."""
+        descending = (self._query.sort == "-action") != backwards
+        for action in reversed(self._actions) if descending else self._actions:
+            if beyond is None or action == beyond.action or (action < beyond.action) == descending:
+                yield action
+
+    def _looked_at(self, limit: int, offset: int, beyond: SortKey | None, backwards: bool) -> array[int] | None:
+        """As `numbers`, by looking at entries in order, one by one; None where that takes longer than other ways."""
+        by_time = self._query.sort in ("timestamp", "-timestamp")
+        if not self._query.words and by_time:
+            return None  # an index of the user's times has them
+        left = min(self.count(), MOST_LOOKED_AT)
+        each = READING if self._query.words else 1
+        if (offset + limit) * self._all * each > left * self.count():
+            return None
+        found = array("q")
+        with ExitStack() as stack:
+            for _, _, number, is_wanted in self._in_order(stack, by_time, left, beyond, backwards):
+                if is_wanted:
+                    left -= each
+                    if self._has_words(number):
+                        found.append(number)
+                left -= 1
+                if len(found) == offset + limit:
+                    break
+                if left <= 0:
+                    return None
+        return found[offset:]
+
+    def _in_order(
+        self, stack: ExitStack, by_time: bool, limit: int, beyond: SortKey | None, backwards: bool
+    ) -> Iterator[Place]:
+        """So many places in order, whatever is asked of entries but their action and time."""
+        if by_time:
+            descending = (self._query.sort == "-timestamp") != backwards
+            actions = self._actions if self._query.actions or self._query.categories else [None]
+            return self._walks(stack, actions, limit, 0, self._query.start, self._query.end,
+                               beyond, descending, but_rest=True)  # fmt: skip
+        return chain.from_iterable(
+            self._walks(stack, [action], limit, 0, self._query.start, self._query.end,
+                        beyond if beyond is not None and beyond.action == action else None,
+                        not backwards, but_rest=True)
+            for action in self._actions_beyond(beyond, backwards)
+        )  # fmt: skip
 
     def _count_of(self, action: str) -> int:
         if self._counted is not None:
@@ -184,24 +318,29 @@ class Selection:
             first, last, offset = there
             start, end = (start, last) if descending else (first, end)
         with ExitStack() as stack:
-            walks = []
-            for action in actions:
-                # Where there is one walk, the engine skips faster.
-                alone = len(actions) == 1
-                rows = self._walk(action, limit if alone else limit + offset, offset if alone else 0,
-                                  start, end, beyond, descending)  # fmt: skip
-                stack.callback(rows.close)
-                walks.append(rows)
-            if len(walks) == 1:
-                return array("q", (number for _, _, number in walks[0]))
-            ordered: Iterator[Place] = merge(*walks, reverse=descending)
-            return array("q", (number for _, _, number in islice(ordered, offset, offset + limit)))
+            # Where there is one walk, the engine skips faster.
+            alone = len(actions) == 1
+            walks = self._walks(stack, actions, limit if alone else limit + offset, offset if alone else 0,
+                                start, end, beyond, descending)  # fmt: skip
+            first = 0 if alone else offset
+            return array("q", (number for _, _, number, _ in islice(walks, first, first + limit)))
+
+    def _walks(
+        self, stack: ExitStack, actions: Sequence[str | None], *walk: Any, but_rest: bool = False
+    ) -> Iterator[Place]:
+        """Walks of several actions, brought together in the order of time."""
+        descending: bool = walk[-1]
+        walks = []
+        for action in actions:
+            walks.append(self._walk(action, *walk, but_rest=but_rest))
+            stack.callback(walks[-1].close)
+        return iter(walks[0]) if len(walks) == 1 else merge(*walks, reverse=descending)
 
     def _walk(
         self, action: str | None, limit: int, offset: int, start: int | None, end: int | None,
-        beyond: SortKey | None, descending: bool,
+        beyond: SortKey | None, descending: bool, *, but_rest: bool = False,
     ) -> apsw.Cursor:  # fmt: skip
-        """A walk through the index of the time, or of an action's times."""
+        """A walk through the index of the time, or of an action's times; with `but_rest`, of all that it has."""
         where, bindings = "org = ?", list[Any]([self._org])
         conditions: list[tuple[str, tuple[Any, ...]]] = []
         if action is not None:
@@ -218,10 +357,14 @@ class Selection:
             bindings += values
         way = "DESC" if descending else "ASC"
         index = "entries_by_time" if action is None else "entries_by_action"
+        if but_rest:
+            shown, bindings = self._but_words, [*self._but_words_bindings, *bindings]
+        else:
+            shown, where, bindings = "TRUE", f"{where} AND {self._rest}", [*bindings, *self._bindings]
         return self._db.execute(
-            f"SELECT timestamp, id, number FROM entries INDEXED BY {index} WHERE {where} AND {self._rest} "
+            f"SELECT timestamp, id, number, {shown} FROM entries INDEXED BY {index} WHERE {where} "
             f"ORDER BY timestamp {way}, id {way} LIMIT ? OFFSET ?",
-            [*bindings, *self._bindings, limit, offset],
+            [*bindings, limit, offset],
         )
 
     def _sorted(self, limit: int, offset: int, beyond: SortKey | None, backwards: bool) -> array[int]:

@@ -1,0 +1,75 @@
+"""What queries answered before: asked again, only the entries that came since are looked at.
+
+An entry never changes, and its number is higher than those that were there before. So an answer holds for all entries
+up to a number, for as long as none of them is deleted; with those that came since, it is exact. Whether it holds is
+told by the entry of that number, which must be the same one, and by how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from ...query import Query
+
+__all__ = ["MOST_NEW", "MOST_ROWS", "Answer", "Memory", "Row"]
+
+KEPT = 500
+"""Of how many queries the answers are kept."""
+MOST_ROWS = 101
+"""How many rows of a first page are kept."""
+MOST_NEW = 2_000
+"""Where more entries came since, they are not looked at one by one."""
+
+
+class Row(NamedTuple):
+    """An entry, by what it is sorted by."""
+
+    action: str
+    timestamp: int
+    id: bytes
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How many entries a query selected, of those up to a number, and the first of them in its order."""
+
+    total: int
+    rows: tuple[Row, ...]
+    upto: int
+    last_id: bytes
+    """The id of the entry of that number."""
+    entries: int
+    """How many the organisation had."""
+
+    def with_rows(self, rows: Sequence[Row], sort: str) -> Answer:
+        """The answer with entries that came since."""
+        if not rows:
+            return self
+        merged = [*self.rows, *rows]
+        merged.sort(key=lambda row: (row.timestamp, row.id), reverse=sort != "timestamp")
+        if sort.endswith("action"):
+            merged.sort(key=lambda row: row.action, reverse=sort == "-action")
+        total = self.total + len(rows)
+        # Behind the last row that was kept there may be others, unless all were.
+        kept = MOST_ROWS if len(self.rows) == self.total else min(len(self.rows), MOST_ROWS)
+        return replace(self, total=total, rows=tuple(merged[:kept]))
+
+
+class Memory:
+    """The answers of the queries that were asked last."""
+
+    def __init__(self) -> None:
+        self._answers: dict[Query, Answer] = {}
+
+    def get(self, query: Query) -> Answer | None:
+        """What it answered when it was asked last."""
+        return self._answers.get(query)
+
+    def put(self, query: Query, answer: Answer) -> None:
+        """Keep an answer."""
+        if len(self._answers) >= KEPT and query not in self._answers:
+            self._answers.clear()
+        self._answers[query] = answer
