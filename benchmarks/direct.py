@@ -162,6 +162,9 @@ class DirectSQLite:
         """The ways to count."""
         where, bindings = self._where(case)
         ways = {"count(*)": self.ask(f"SELECT count(*) FROM entries WHERE {where}", bindings)}
+        if case.match:  # there is one organisation
+            match = f"({case.match}) NOT ({case.exclude})" if case.exclude else case.match
+            ways["words alone"] = self.ask("SELECT count(*) FROM search WHERE search MATCH ?", (match,))
         if case.match and not case.exclude:
             ways["joined"] = self.ask(
                 "SELECT count(*) FROM search CROSS JOIN entries ON number = search.rowid "

@@ -18,7 +18,11 @@ from urllib.parse import urlencode
 
 import jwt
 
-from audit_pipeline.stores import Store, open_store
+from audit_pipeline.query import Query, Window
+from audit_pipeline.stores import Page, Store, open_store
+from audit_pipeline.stores.opensearch import OpenSearchStore
+from audit_pipeline.stores.sqlite import SQLiteStore
+from audit_pipeline.stores.sqlite.remembered import Memory
 from tests.engine import Cluster
 
 from .direct import Direct, DirectOpenSearch, DirectSQLite
@@ -96,6 +100,14 @@ class Setting:
     def connect(self) -> Direct:
         """The way to ask the engine directly; the store must be there."""
         return DirectSQLite(self.path) if self.embedded else DirectOpenSearch(self.host, self.index)
+
+    def first_asked(self, query: Query, window: Window) -> Page:
+        """A page as a store gives it that remembers nothing of what was asked before."""
+        if isinstance(self.store, SQLiteStore):
+            self.store._memory = Memory()
+        elif isinstance(self.store, OpenSearchStore):
+            self.store._reader._ends.clear()
+        return self.store.search(query, window)
 
     def scratch(self, name: str) -> Path:
         """A path for what a stage makes and removes: nothing is there."""

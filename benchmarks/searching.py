@@ -14,7 +14,7 @@ from .contenders import Contender, contender_python
 from .data import lines_file
 from .places import Setting, serving
 from .results import Results, at_least, at_most
-from .timing import alternating, best_of
+from .timing import alternating, best_of, figure, timed
 
 __all__ = ["measure", "measure_django"]
 
@@ -34,6 +34,7 @@ def measure(setting: Setting, results: Results) -> None:
             found = alternating(
                 {
                     "store": lambda query=query: setting.store.search(query, Window(25)),  # type: ignore[misc]
+                    "store, first asked": lambda query=query: setting.first_asked(query, Window(25)),  # type: ignore[misc]
                     "direct": ask,
                     "HTTP": lambda case=case: client.get("/v1/events", case.parameters),  # type: ignore[misc]
                 },
@@ -42,7 +43,10 @@ def measure(setting: Setting, results: Results) -> None:
             total = setting.store.search(query, Window(1)).total
             results.put(
                 "search", case.name, found,
-                [at_most("store / direct", found["store"]["median"] / found["direct"]["median"], 1.5)],
+                [
+                    at_most(f"{name} / direct", found[figure]["median"] / found["direct"]["median"], 1.5)
+                    for name, figure in (("store", "store"), ("first asked", "store, first asked"))
+                ],
                 note=f"{total:,} matches; direct: {way}",
             )  # fmt: skip
 
@@ -67,6 +71,7 @@ def measure_django(setting: Setting, results: Results) -> None:
         serving(other, other.url) as server,
     ):
         client = server.client()
+        client.get("/v1/events")  # the first request of a server opens what all need
         for case in SEARCHES:
             if case.exclude or case.name == "a phrase":  # its admin knows neither
                 continue
@@ -74,11 +79,13 @@ def measure_django(setting: Setting, results: Results) -> None:
                 "HTTP": lambda case=case: client.get("/v1/events", case.parameters),  # type: ignore[misc]
                 "django-auditlog": lambda case=case: django.ask(q=case.parameters["q"][0]),  # type: ignore[misc]
             }
-            found = alternating(asked, 5 if options.brief else 10, 20.0, 1)
-            ratio = found["django-auditlog"]["median"] / found["HTTP"]["median"]
-            results.put(
-                "django", f"{case.name}, {size:,} entries", found, [at_least("django-auditlog / HTTP", ratio, 50)]
-            )
+            first = figure([timed(asked["HTTP"])])
+            found = alternating(asked, 5 if options.brief else 10, 20.0, 1) | {"HTTP, first asked": first}
+            checks = [
+                at_least(f"django-auditlog / {name}", found["django-auditlog"]["median"] / found[name]["median"], 50)
+                for name in ("HTTP", "HTTP, first asked")
+            ]
+            results.put("django", f"{case.name}, {size:,} entries", found, checks)
     if other is not setting:
         other.close()
     if options.brief:
