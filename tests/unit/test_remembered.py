@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +14,11 @@ from pathlib import Path
 import apsw
 import pytest
 
+from audit_pipeline.errors import StoreUnavailable
 from audit_pipeline.event import AuditEvent
 from audit_pipeline.privacy import parse_network
 from audit_pipeline.query import SORTS, Query, Window, parse_words, sort_key
-from audit_pipeline.stores import Store, open_store
+from audit_pipeline.stores import Store, open_store, sqlite
 from audit_pipeline.stores.sqlite import remembered, selection
 from audit_pipeline.stores.sqlite.remembered import Answer, Memory
 
@@ -195,3 +198,33 @@ def test_few_queries_are_kept() -> None:
         memory.put(replace(WORD, user=str(number)), Answer(number, (), 1, b"", 1))
     kept = [memory.get(replace(WORD, user=str(number))) for number in range(3 * remembered.KEPT)]
     assert 1 <= sum(one is not None for one in kept) <= remembered.KEPT
+
+
+def test_who_asks_the_same_at_once_waits_for_the_first(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty threads count once; who waits for too long gives up; what nothing is kept of is asked side by side."""
+    counted: list[Query] = []
+    counted_up = selection.Selection._counted_up
+
+    def slowly(self: selection.Selection) -> int:
+        counted.append(self._query)
+        time.sleep(0.2)
+        return counted_up(self)
+
+    store.append(_entries(30))
+    monkeypatch.setattr(selection.Selection, "_counted_up", slowly)
+    with ThreadPoolExecutor(20) as pool:
+        begin = time.monotonic()
+        found = list(pool.map(lambda _: store.search(WORD, Window(5)), range(20)))
+        assert (counted, len({page.total for page in found})) == ([WORD], 1)
+        assert time.monotonic() - begin < 2
+        counted.clear()
+        list(pool.map(lambda _: store.search(Query("default"), Window(5)), range(20)))  # nothing is kept of this one
+        assert len(counted) == 20
+        monkeypatch.setattr(sqlite, "QUERY_S", 0.05)
+        other = replace(WORD, user="bob")
+        first = pool.submit(store.search, other, Window(5))
+        while other not in counted:
+            time.sleep(0.005)
+        with pytest.raises(StoreUnavailable, match="given up; ask for less at once"):
+            store.search(other, Window(5))
+        assert first.result() == store.search(other, Window(5))

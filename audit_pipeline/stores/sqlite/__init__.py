@@ -40,6 +40,7 @@ AGAIN_S = 0.005
 """How soon what is interrupted is interrupted again, in seconds: between two statements, that has no effect."""
 END_S, BREAK_OFF_S = 0.2, 0.3
 """How long a fork waits for what is under way, in seconds: to end by itself, and to be broken off."""
+_TOO_LONG = f"the query took longer than {QUERY_S:g} s and was given up; ask for less at once"
 TRIES = 5
 """How often a call is done that forks break off."""
 
@@ -182,7 +183,7 @@ class SQLiteStore(Store):
         """See Store.search."""
         backwards = window.before is not None
         key = window.before or window.after
-        with self._translated(), self._connection() as db, _in_time(db, query), transaction(db):
+        with self._asking(query), self._translated(), self._connection() as db, _in_time(db, query), transaction(db):
             found = Selection(db, query, self._memory)
             total = found.count()
             offset = 0 if key else min(window.offset, 2**62)
@@ -293,6 +294,7 @@ class SQLiteStore(Store):
         """Go on, with connections of its own."""
         self._lock = ForkLock()
         self._freed = threading.Condition(self._lock.lock)
+        self._memory = Memory()
         self._forking = self._breaks_off = False
         # A disk that does not answer cannot be broken off. SQLite in this process takes the locks of that connection
         # for its own then, whoever opens the file: it would read and write without any.
@@ -307,6 +309,14 @@ class SQLiteStore(Store):
 
     def _broken_off(self) -> _BrokenOff:
         return _BrokenOff(f"{self.path}: the process was forked in the middle of this; trying again helps")
+
+    @contextmanager
+    def _asking(self, query: Query) -> Iterator[None]:
+        """Wait for another thread that asks the same, rather than do the same work beside it."""
+        with self._memory.asking(query, QUERY_S) as is_ours:
+            if not is_ours:
+                raise StoreUnavailable(f"{self.path}: {_TOO_LONG}")
+            yield
 
     # Connections
 
@@ -428,9 +438,7 @@ class SQLiteStore(Store):
                 ) from error
             raise StoreUnavailable(f"{self.path}: cannot be used: {error.strerror}") from error
         except apsw.InterruptError as error:
-            raise StoreUnavailable(
-                f"{self.path}: the query took longer than {QUERY_S:g} s and was given up; ask for less at once"
-            ) from error
+            raise StoreUnavailable(f"{self.path}: {_TOO_LONG}") from error
         except apsw.NotADBError as error:
             raise StoreMismatch(
                 f"{self.path}: is no SQLite database: choose another path; or, where it was the store, its beginning "

@@ -7,13 +7,15 @@ told by the entry of that number, which must be the same one, and by how many th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import RLock
 from typing import NamedTuple
 
 from ...query import Query
 
-__all__ = ["MOST_NEW", "MOST_ROWS", "Answer", "Memory", "Row"]
+__all__ = ["MOST_NEW", "MOST_ROWS", "Answer", "Memory", "Row", "is_kept"]
 
 KEPT = 500
 """Of how many queries the answers are kept."""
@@ -21,6 +23,11 @@ MOST_ROWS = 101
 """How many rows of a first page are kept."""
 MOST_NEW = 2_000
 """Where more entries came since, they are not looked at one by one."""
+
+
+def is_kept(query: Query) -> bool:
+    """Whether a query's answer is worth to be remembered: others are told by the counts of days. See counts."""
+    return bool(query.words) or query.user is not None or query.network is not None
 
 
 class Row(NamedTuple):
@@ -63,6 +70,25 @@ class Memory:
 
     def __init__(self) -> None:
         self._answers: dict[Query, Answer] = {}
+        self._asked = dict[Query, RLock]()
+
+    @contextmanager
+    def asking(self, query: Query, wait_s: float) -> Iterator[bool]:
+        """Let threads that ask the same at once wait for the first, whose answer they then know; for so long at most.
+
+        Yields whether it is this thread's turn.
+        """
+        if query in self._answers or not is_kept(query):
+            yield True
+            return
+        lock = self._asked.setdefault(query, RLock())
+        is_ours = lock.acquire(timeout=wait_s)
+        try:
+            yield is_ours
+        finally:
+            self._asked.pop(query, None)
+            if is_ours:
+                lock.release()
 
     def get(self, query: Query) -> Answer | None:
         """What it answered when it was asked last."""

@@ -21,7 +21,7 @@ from ...event import AuditEvent
 from ...privacy import network_range
 from ...query import SEARCH_FIELDS, Query, Searchable, SortKey, Word
 from .counts import Counted
-from .remembered import MOST_NEW, MOST_ROWS, Answer, Memory, Row
+from .remembered import MOST_NEW, MOST_ROWS, Answer, Memory, Row, is_kept
 
 __all__ = ["RARE", "Selection", "id_bytes"]
 
@@ -86,7 +86,7 @@ class Selection:
     @property
     def _counted(self) -> Counted | None:
         """The same, where they are about all that is asked."""
-        return self._counts if self._rest == self._choice and not self._words else None
+        return None if is_kept(self._query) else self._counts
 
     @cached_property
     def _last(self) -> int:
