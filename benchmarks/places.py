@@ -112,7 +112,7 @@ class Setting:
     def scratch(self, name: str) -> Path:
         """A path for what a stage makes and removes: nothing is there."""
         path = self.options.folder / f"scratch-{self.options.store}-{name}"
-        for suffix in ("", "-wal", "-shm", ".lock"):
+        for suffix in ("", "-wal", "-shm", ".lock", ".card"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         return path
 

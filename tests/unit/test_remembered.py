@@ -45,7 +45,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few entries take all the ways that many take: none is rare, and of each query few rows are kept."""
     monkeypatch.setattr(selection, "RARE", 2)
     monkeypatch.setattr(selection, "READING", 0)
-    monkeypatch.setattr(selection, "MOST_NEW", 12)
+    monkeypatch.setattr(selection, "MOST_NEW", 30)
+    monkeypatch.setattr(selection, "MOST_READ", 4)
     monkeypatch.setattr(selection, "MOST_ROWS", 9)
     monkeypatch.setattr(remembered, "MOST_ROWS", 9)
     monkeypatch.setattr(remembered, "KEPT", 60)

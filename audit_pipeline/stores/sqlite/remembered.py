@@ -15,14 +15,16 @@ from typing import NamedTuple
 
 from ...query import Query
 
-__all__ = ["MOST_NEW", "MOST_ROWS", "Answer", "Memory", "Row", "is_kept"]
+__all__ = ["MOST_NEW", "MOST_READ", "MOST_ROWS", "Answer", "Memory", "Row", "is_kept"]
 
 KEPT = 500
 """Of how many queries the answers are kept."""
 MOST_ROWS = 101
 """How many rows of a first page are kept."""
-MOST_NEW = 2_000
-"""Where more entries came since, they are not looked at one by one."""
+MOST_NEW = 200_000
+"""Where more entries came since, a query is answered as if it were a new one."""
+MOST_READ = 2_000
+"""Where more came, those that have the words are found by the index of the words."""
 
 
 def is_kept(query: Query) -> bool:

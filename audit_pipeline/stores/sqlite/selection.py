@@ -21,7 +21,7 @@ from ...event import AuditEvent
 from ...privacy import network_range
 from ...query import SEARCH_FIELDS, Query, Searchable, SortKey, Word
 from .counts import Counted
-from .remembered import MOST_NEW, MOST_ROWS, Answer, Memory, Row, is_kept
+from .remembered import MOST_NEW, MOST_READ, MOST_ROWS, Answer, Memory, Row, is_kept
 
 __all__ = ["RARE", "Selection", "id_bytes"]
 
@@ -142,22 +142,29 @@ class Selection:
             return None
         if self._db.execute("SELECT id FROM entries WHERE number = ?", (known.upto,)).get != known.last_id:
             return None
-        came, rows = 0, list[Row]()
-        for *row, is_wanted in self._db.execute(
-            f"SELECT action, timestamp, id, number, {self._but_words} AND timestamp >= ? AND timestamp < ? "
-            "FROM entries WHERE number > ? AND +org = ?",
-            (
-                *self._but_words_bindings,
-                -(2**62) if self._query.start is None else self._query.start,
-                2**62 if self._query.end is None else self._query.end,
-                known.upto,
-                self._org,
-            ),
-        ):
-            came += 1
-            if is_wanted and self._has_words(row[-1]):
-                rows.append(Row(*row))
-        return known.with_rows(rows, self._query.sort) if known.entries + came == self._all else None
+        came: int = self._db.execute(
+            "SELECT count(*) FROM entries WHERE number > ? AND +org = ?", (known.upto, self._org)
+        ).get
+        if known.entries + came != self._all or (came > MOST_READ and self._unwanted and not self._words):
+            return None
+        return known.with_rows(list(self._rows_since(known.upto, came)), self._query.sort)
+
+    def _rows_since(self, number: int, came: int) -> Iterator[Row]:
+        """Those that the query selects of so many entries, all after a number."""
+        source, bindings = "entries", [number, self._org, *self._but_words_bindings]
+        if are_many := bool(self._words) and came > MOST_READ:
+            hits = "SELECT rowid AS hit FROM search WHERE search MATCH ? AND rowid > ?"
+            source = f"({hits}) CROSS JOIN entries ON number = hit"
+            bindings = [self._words, number, *bindings]
+        times, limits = self._times()
+        rows = self._db.execute(
+            f"SELECT action, timestamp, id, number FROM {source} "
+            f"WHERE number > ? AND +org = ? AND {self._but_words}{times}",
+            [*bindings, *limits],
+        )
+        for row in rows:
+            if are_many or self._has_words(row[-1]):
+                yield Row(*row)
 
     def remember(self, numbers: Sequence[int]) -> None:
         """Keep the answer, and its first page, for when the query is asked again."""
@@ -393,13 +400,17 @@ class Selection:
         )
         return array("q", (number for (number,) in rows))
 
+    def _times(self) -> tuple[str, list[int]]:
+        """The span of time that is asked for, as further conditions, and their bindings."""
+        bounds = (("timestamp >= ?", self._query.start), ("timestamp < ?", self._query.end))
+        given = [(condition, value) for condition, value in bounds if value is not None]
+        return "".join(f" AND {condition}" for condition, _ in given), [value for _, value in given]
+
     def _source(self, by_words: bool) -> tuple[str, str, list[Any]]:
         """What to select from, a condition, and the bindings of both."""
         where, bindings = self._rest, [self._org, *self._bindings]
-        for condition, value in (("timestamp >= ?", self._query.start), ("timestamp < ?", self._query.end)):
-            if value is not None:
-                where += f" AND {condition}"
-                bindings.append(value)
+        times, limits = self._times()
+        where, bindings = where + times, bindings + limits
         if by_words:
             hits = "(SELECT rowid AS hit FROM search WHERE search MATCH ?) CROSS JOIN entries ON number = hit"
             # The plus hides the organisation's index, which SQLite would go through for every hit.
