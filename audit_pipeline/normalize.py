@@ -227,7 +227,7 @@ def parse_timestamp(value: Any) -> tuple[int, bool] | None:
                 return None
             text = value.strip().upper()
             # RFC 3339 allows a leap second, datetime does not: it counts as the last millisecond before it.
-            leap = re.fullmatch(r"(.*T\d\d:\d\d):60(?:\.\d+)?(\D.*)?", text)
+            leap = ":60" in text and re.fullmatch(r"(.*T\d\d:\d\d):60(?:\.\d+)?(\D.*)?", text)
             moment = datetime.fromisoformat(f"{leap[1]}:59.999{leap[2] or ''}" if leap else text)
         elif isinstance(value, datetime):
             moment = value

@@ -403,8 +403,7 @@ def _signs(ip: str) -> Signs | None:
         _rarest((group,) for group in groups if group != "0") or ((("ffff",) if address.version == 4 else (":",)),)
     ]
     if isinstance(address, IPv4Address):
-        # Each of the four may be decimal, octal or hexadecimal.
-        signs.append(_rarest((f"{octet}", f"0{octet:o}", f"x{octet:x}", f"x0{octet:x}") for octet in octets))
+        signs.append(_rarest(_OCTETS[octet] for octet in octets))
         signs.append((tuple(_integers(address)),))
         signs += [_rarest((f"{number}",) for number in numbers) for numbers in _short(address)]
     else:
@@ -417,8 +416,16 @@ def _signs(ip: str) -> Signs | None:
     return tuple(signs)
 
 
+_OCTETS = [(f"{octet}", f"0{octet:o}", f"x{octet:x}", f"x0{octet:x}") for octet in range(256)]
+"""How each of the four numbers may be spelled: decimal, octal or hexadecimal."""
+
+
 def _rarest(numbers: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
-    return tuple(sorted(set(numbers), key=lambda spellings: (-len(spellings[0]), spellings)))
+    return tuple(sorted(set(numbers), key=_length, reverse=True))
+
+
+def _length(spellings: tuple[str, ...]) -> int:
+    return len(spellings[0])
 
 
 @lru_cache(maxsize=1024)

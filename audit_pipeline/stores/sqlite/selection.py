@@ -268,9 +268,11 @@ class Selection:
         by_time = self._query.sort in ("timestamp", "-timestamp")
         if not self._query.words and by_time:
             return None  # an index of the user's times has them
-        left = min(self.count() // 2, MOST_LOOKED_AT)  # an entry that its words or its user lead to takes half as long
+        # An entry that its words or its user lead to takes half a microsecond.
+        left = min(self.count() // 2, MOST_LOOKED_AT)
         each = READING if self._query.words else 1
-        if (offset + limit) * self._all * each >= left * self.count():
+        in_order = self._counts.total(self._query.start, self._query.end)
+        if (offset + limit) * in_order * each >= left * self.count():
             return None
         found = array("q")
         with ExitStack() as stack:
