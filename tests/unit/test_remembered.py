@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
 
 from audit_pipeline.errors import StoreUnavailable
-from audit_pipeline.event import AuditEvent
+from audit_pipeline.event import AuditEvent, uuid7
 from audit_pipeline.privacy import parse_network
 from audit_pipeline.query import SORTS, Query, Window, parse_words, sort_key
 from audit_pipeline.stores import Store, open_store, sqlite
@@ -46,7 +47,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "RARE", 2)
     monkeypatch.setattr(selection, "READING", 0)
     monkeypatch.setattr(selection, "MOST_NEW", 30)
-    monkeypatch.setattr(selection, "MOST_READ", 4)
+    monkeypatch.setattr(selection, "MOST_READ", 1500)
     monkeypatch.setattr(selection, "MOST_ROWS", 9)
     monkeypatch.setattr(remembered, "MOST_ROWS", 9)
     monkeypatch.setattr(remembered, "KEPT", 60)
@@ -142,17 +143,18 @@ def test_nothing_is_looked_for_again_that_was_found_before(store: Store, monkeyp
     """Asked again, a query reads the entries that came since, and no other; after too many, it is counted anew."""
     read: list[int] = []
     counted: list[str] = []
-    has_words, counted_up = selection.Selection._has_words, selection.Selection._counted_up
+    content_of, counted_up = selection.content_of, selection.Selection._counted_up
 
-    def note_words(self: selection.Selection, number: int) -> bool:
+    def note_content(db: apsw.Connection, number: int) -> selection.Content:
         read.append(number)
-        return has_words(self, number)
+        return content_of(db, number)
 
     def note_count(self: selection.Selection) -> int:
         counted.append("once")
         return counted_up(self)
 
-    monkeypatch.setattr(selection.Selection, "_has_words", note_words)
+    monkeypatch.setattr(selection, "RARE", 2)
+    monkeypatch.setattr(selection, "content_of", note_content)
     monkeypatch.setattr(selection.Selection, "_counted_up", note_count)
     monkeypatch.setattr(selection, "MOST_NEW", 10)
     store.append(_entries(50))
@@ -229,3 +231,83 @@ def test_who_asks_the_same_at_once_waits_for_the_first(store: Store, monkeypatch
         with pytest.raises(StoreUnavailable, match="given up; ask for less at once"):
             store.search(other, Window(5))
         assert first.result() == store.search(other, Window(5))
+
+
+def test_pages_of_one_search_are_read_side_by_side(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its counting is waited for: pages that take long fail nobody."""
+    numbers = selection.Selection.numbers
+
+    def slowly(self: selection.Selection, limit: int, offset: int = 0, **more: Any) -> Any:
+        time.sleep(0.5)
+        return numbers(self, limit, offset, **more)
+
+    store.append(_entries(30))
+    monkeypatch.setattr(selection.Selection, "numbers", slowly)
+    monkeypatch.setattr(sqlite, "QUERY_S", 2.5)
+    with ThreadPoolExecutor(10) as pool:
+        pages = list(pool.map(lambda place: store.search(WORD, Window(2, offset=place)), range(10)))
+    assert [(page.total, len(page.items)) for page in pages] == [(30, 2)] * 10
+
+
+def test_an_answer_that_is_outdated_is_found_once_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where more came than is looked at, twenty threads count once."""
+    monkeypatch.setattr(selection, "MOST_NEW", 3)
+    counted = []
+    counted_up = selection.Selection._counted_up
+
+    def slowly(self: selection.Selection) -> int:
+        counted.append(1)
+        time.sleep(0.3)
+        return counted_up(self)
+
+    monkeypatch.setattr(selection.Selection, "_counted_up", slowly)
+    for number in (30, 35):
+        store.append(_entries(number, ago=number * 100))
+        with ThreadPoolExecutor(20) as pool:
+            found = list(pool.map(lambda _: store.search(WORD, Window(5)), range(20)))
+        assert {page.total for page in found} == {30 if number == 30 else 65}
+    assert len(counted) == 2
+
+
+def test_a_copy_in_another_order_takes_the_place_of_a_file(path: Path, store: Store) -> None:
+    """Its entries have other numbers, but for the last; what was remembered of the older file is not shown."""
+    made = [*_entries(3, text="mail", ago=YEAR), *_entries(3, text="noise", ago=YEAR), *_entries(1, text="noise")]
+    made = [replace(entry, id=uuid7(NOW + place, place)) for place, entry in enumerate(made)]
+    store.append(made)
+    before = store.search(WORD, Window(2))
+    other = path.with_name("copy.db")
+    with closing(open_store(f"sqlite:///{other}")) as copy:
+        copy.append([*reversed(made[:-1]), made[-1]])
+    other.replace(path)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    assert store.search(WORD, Window(2)) == before
+
+
+@pytest.mark.usefixtures("small")
+def test_long_entries_are_not_read_in_search_of_words(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where first matches are looked for nor where many bytes came since: the index of the words has them."""
+    read: list[bytes] = []
+    has_words = selection.Selection._has_words
+
+    def note(self: selection.Selection, content: selection.Content) -> bool:
+        read.append(content[0])
+        return has_words(self, content)
+
+    monkeypatch.setattr(selection, "READING", 40)
+    monkeypatch.setattr(selection.Selection, "_has_words", note)
+    store.append(_entries(600, ago=YEAR))
+    query = replace(WORD, words=parse_words("mail -zephyr"))
+    assert len(store.search(query, Window(2)).items) == 2
+    assert 0 < len(read) <= 3
+    read.clear()
+    store.append(_entries(10, text="x" * 7_000))
+    assert store.search(query, Window(2)).total == 600
+    assert store.search(replace(query, sort="timestamp", words=parse_words("mail -sephyr")), Window(2)).total == 600
+    assert store.search(replace(query, words=parse_words("mail -tephyr")), Window(2)).total == 600
+    assert max(map(len, read), default=0) < 2_000
+    assert store.search(replace(WORD, words=parse_words("mail zephyr")), Window(2)).total == 0
+    read.clear()
+    store.append(_entries(3, text="mail zephyr", ago=3))
+    rare = replace(WORD, words=parse_words("mail zephyr"))
+    assert (store.search(rare, Window(2)).total, read) == (3, [])  # few have them: their index is quicker

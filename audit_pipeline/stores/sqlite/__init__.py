@@ -27,7 +27,7 @@ from ...privacy import network_key, same_content
 from ...query import Query, Window, search_texts, sort_key
 from ..base import QUERY_S, Arrival, Arrivals, Page, Refusal, Snapshot, Store, StoreURL, numbered
 from .remembered import Memory
-from .selection import Selection, id_bytes
+from .selection import Selection, content_of, id_bytes
 from .tables import VERSION, install, version_of
 
 __all__ = ["STORE", "SQLiteStore"]
@@ -181,28 +181,60 @@ class SQLiteStore(Store):
     @_through_forks
     def search(self, query: Query, window: Window) -> Page:
         """See Store.search."""
+        end = monotonic() + QUERY_S
+        while True:
+            file = self._file_id()
+            memory = self._memory_of(file)
+            with (
+                self._translated(),
+                self._connection(of=file) as db,
+                _in_time(db, query, end),
+                transaction(db),
+            ):
+                found = Selection(db, query, memory)
+                is_new = not found.is_known
+                others = memory.begin(query) if is_new else None
+                if others is None:
+                    try:
+                        found.count()
+                        found.remember()
+                    finally:
+                        if is_new:
+                            memory.end(query)
+                    return self._page(db, found, window)
+            # Who asks the same at the same time waits for the answer, rather than do the same work beside it.
+            if not others.wait(end - monotonic()):
+                memory.end(query)
+                raise StoreUnavailable(f"{self.path}: {_TOO_LONG}")
+
+    def _page(self, db: apsw.Connection, found: Selection, window: Window) -> Page:
         backwards = window.before is not None
         key = window.before or window.after
-        with self._asking(query), self._translated(), self._connection() as db, _in_time(db, query), transaction(db):
-            found = Selection(db, query, self._memory)
-            total = found.count()
-            offset = 0 if key else min(window.offset, 2**62)
-            numbers = found.numbers(window.size + 1, offset, beyond=key, backwards=backwards)
-            found.remember(() if key or offset else numbers)
-            more = len(numbers) > window.size
-            numbers = numbers[: window.size]
-            if backwards:
-                numbers.reverse()
-            items = tuple(AuditEvent.from_bytes(*row) for row in _contents(db, numbers))
-            if not items:
-                return Page((), total, has_previous=False, has_next=False)
-            if backwards:
-                rest = found.has(window.before) or bool(found.numbers(1, beyond=sort_key(items[-1])))
-                return Page(items, total, has_previous=more, has_next=rest)
-            rest = window.offset > 0
-            if key:
-                rest = found.has(key) or bool(found.numbers(1, beyond=sort_key(items[0]), backwards=True))
-            return Page(items, total, has_previous=rest, has_next=more)
+        offset = 0 if key else min(window.offset, 2**62)
+        numbers = found.numbers(window.size + 1, offset, beyond=key, backwards=backwards)
+        if not key and not offset:
+            found.remember(numbers)
+        more = len(numbers) > window.size
+        numbers = numbers[: window.size]
+        if backwards:
+            numbers.reverse()
+        items = tuple(AuditEvent.from_bytes(*content_of(db, number)) for number in numbers)
+        total = found.count()
+        if not items:
+            return Page((), total, has_previous=False, has_next=False)
+        if backwards:
+            rest = found.has(window.before) or bool(found.numbers(1, beyond=sort_key(items[-1])))
+            return Page(items, total, has_previous=more, has_next=rest)
+        rest = window.offset > 0
+        if key:
+            rest = found.has(key) or bool(found.numbers(1, beyond=sort_key(items[0]), backwards=True))
+        return Page(items, total, has_previous=rest, has_next=more)
+
+    def _memory_of(self, file: FileId | None) -> Memory:
+        """What is remembered of a file: of another one that took its place, nothing."""
+        if self._memory.file != file:
+            self._memory = Memory(file)
+        return self._memory
 
     @_through_forks
     def snapshot(self, query: Query, limit: int, *, in_full: bool = True) -> Snapshot:
@@ -210,14 +242,14 @@ class SQLiteStore(Store):
         with self._translated():
             file = self._file_id()
             with self._connection(of=file) as db, _in_time(db, query), transaction(db):
-                found = Selection(db, query, self._memory)
+                found = Selection(db, query, self._memory_of(file))
                 return _SQLiteSnapshot(self, file, found.count(), found.numbers(limit))
 
     @_through_forks
     def _entries(self, file: FileId | None, numbers: Sequence[int]) -> list[AuditEvent]:
         """The entries of these numbers in a file; another one that took its place has others."""
         with self._translated(), self._connection(of=file) as db:
-            return [AuditEvent.from_bytes(*row) for row in _contents(db, numbers)]
+            return [AuditEvent.from_bytes(*content_of(db, number)) for number in numbers]
 
     @_through_forks
     def arrivals(self, position: str | None, limit: int = 1000) -> Arrivals:
@@ -236,7 +268,7 @@ class SQLiteStore(Store):
     def histogram(self, query: Query, edges: Sequence[int]) -> list[dict[str, int]]:
         """See Store.histogram."""
         with self._translated(), self._connection() as db, _in_time(db, query), transaction(db):
-            return Selection(db, query, self._memory).histogram(edges)
+            return Selection(db, query, Memory()).histogram(edges)
 
     @_through_forks
     def organisations(self) -> list[str]:
@@ -309,14 +341,6 @@ class SQLiteStore(Store):
 
     def _broken_off(self) -> _BrokenOff:
         return _BrokenOff(f"{self.path}: the process was forked in the middle of this; trying again helps")
-
-    @contextmanager
-    def _asking(self, query: Query) -> Iterator[None]:
-        """Wait for another thread that asks the same, rather than do the same work beside it."""
-        with self._memory.asking(query, QUERY_S) as is_ours:
-            if not is_ours:
-                raise StoreUnavailable(f"{self.path}: {_TOO_LONG}")
-            yield
 
     # Connections
 
@@ -461,13 +485,13 @@ class SQLiteStore(Store):
 
 
 @contextmanager
-def _in_time(db: apsw.Connection, query: Query) -> Iterator[None]:
-    """Give up a query that takes longer than QUERY_S. Raises InterruptError."""
-    end = monotonic() + QUERY_S
+def _in_time(db: apsw.Connection, query: Query, end: float | None = None) -> Iterator[None]:
+    """Give up a query that takes longer than QUERY_S, or until `end`. Raises InterruptError."""
+    end = monotonic() + QUERY_S if end is None else end
     if query.words:
         # FTS5 may go through all that begins with a word in one step of SQLite's, so that no handler is called.
         ended = threading.Event()
-        watch = threading.Thread(target=_watch, args=(db, ended), daemon=True)
+        watch = threading.Thread(target=_watch, args=(db, ended, end), daemon=True)
         watch.start()
         try:
             yield
@@ -487,9 +511,9 @@ def _in_time(db: apsw.Connection, query: Query) -> Iterator[None]:
         db.set_progress_handler(None)
 
 
-def _watch(db: apsw.Connection, ended: threading.Event) -> None:
+def _watch(db: apsw.Connection, ended: threading.Event, end: float) -> None:
     """Interrupt a query when its time is over, until it has ended."""
-    wait = QUERY_S
+    wait = end - monotonic()
     while not ended.wait(wait):
         db.interrupt()
         wait = AGAIN_S
@@ -516,14 +540,6 @@ def _stored(db: apsw.Connection, org: int, event_id: str) -> AuditEvent:
     ).fetchone()
     assert row is not None
     return AuditEvent.from_bytes(*row)
-
-
-def _contents(db: apsw.Connection, numbers: Sequence[int]) -> Iterator[tuple[bytes, str, int]]:
-    for number in numbers:
-        row = db.execute("SELECT body, origin, sequence FROM contents WHERE number = ?", (number,)).fetchone()
-        if row is None:
-            raise StoreError(f"entry {number} has lost its content: the file is damaged, restore it from a backup")
-        yield row
 
 
 class _SQLiteSnapshot(Snapshot):

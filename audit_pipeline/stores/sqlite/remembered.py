@@ -7,12 +7,12 @@ told by the entry of that number, which must be the same one, and by how many th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from threading import RLock
+from threading import Event, get_ident
 from typing import NamedTuple
 
+from ...files import FileId
 from ...query import Query
 
 __all__ = ["MOST_NEW", "MOST_READ", "MOST_ROWS", "Answer", "Memory", "Row", "is_kept"]
@@ -21,10 +21,10 @@ KEPT = 500
 """Of how many queries the answers are kept."""
 MOST_ROWS = 101
 """How many rows of a first page are kept."""
-MOST_NEW = 200_000
+MOST_NEW = 20_000
 """Where more entries came since, a query is answered as if it were a new one."""
-MOST_READ = 2_000
-"""Where more came, those that have the words are found by the index of the words."""
+MOST_READ = 400_000
+"""Where more bytes came, words are not looked for by reading them, but in their index, which takes some 50 ms."""
 
 
 def is_kept(query: Query) -> bool:
@@ -68,29 +68,13 @@ class Answer:
 
 
 class Memory:
-    """The answers of the queries that were asked last."""
+    """The answers of the queries that were asked last, of one file, for any number of threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: FileId | None = None) -> None:
+        self.file = file
         self._answers: dict[Query, Answer] = {}
-        self._asked = dict[Query, RLock]()
-
-    @contextmanager
-    def asking(self, query: Query, wait_s: float) -> Iterator[bool]:
-        """Let threads that ask the same at once wait for the first, whose answer they then know; for so long at most.
-
-        Yields whether it is this thread's turn.
-        """
-        if query in self._answers or not is_kept(query):
-            yield True
-            return
-        lock = self._asked.setdefault(query, RLock())
-        is_ours = lock.acquire(timeout=wait_s)
-        try:
-            yield is_ours
-        finally:
-            self._asked.pop(query, None)
-            if is_ours:
-                lock.release()
+        self._asked: dict[Query, tuple[int, Event]] = {}
+        """Who is about to answer a query, and what tells that it is done."""
 
     def get(self, query: Query) -> Answer | None:
         """What it answered when it was asked last."""
@@ -98,6 +82,19 @@ class Memory:
 
     def put(self, query: Query, answer: Answer) -> None:
         """Keep an answer."""
-        if len(self._answers) >= KEPT and query not in self._answers:
-            self._answers.clear()
+        self._answers.pop(query, None)
+        while len(self._answers) >= KEPT:
+            self._answers.pop(list(self._answers)[0], None)  # noqa: RUF015 - other threads change it meanwhile
         self._answers[query] = answer
+
+    def begin(self, query: Query) -> Event | None:
+        """Let this thread answer a query; or, where another one does already, what tells that it has."""
+        ours = (get_ident(), Event())
+        asked = self._asked.setdefault(query, ours)
+        return None if asked[0] == ours[0] else asked[1]
+
+    def end(self, query: Query) -> None:
+        """Let those go on that wait for an answer: it is there, or another one tries."""
+        asked = self._asked.pop(query, None)
+        if asked is not None:
+            asked[1].set()

@@ -8,7 +8,7 @@ query answered before is remembered, so that only what came since is looked at. 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from heapq import merge
@@ -17,23 +17,40 @@ from typing import Any
 
 import apsw
 
+from ...errors import StoreError
 from ...event import AuditEvent
 from ...privacy import network_range
 from ...query import SEARCH_FIELDS, Query, Searchable, SortKey, Word
 from .counts import Counted
 from .remembered import MOST_NEW, MOST_READ, MOST_ROWS, Answer, Memory, Row, is_kept
 
-__all__ = ["RARE", "Selection", "id_bytes"]
+__all__ = ["RARE", "Selection", "content_of", "id_bytes"]
 
 RARE = 5_000
 """Fewer entries than these, found by their words, are all looked at; of more, only those that come first in order."""
 MOST_LOOKED_AT = 100_000
 """How many entries are looked at in order, at the most, before their words lead to them all the same."""
 READING = 40
-"""How many times as long it takes to read an entry's words as to look at its place in an index (40 µs and 1)."""
+"""How many times as long it takes to read a usual entry's words as to look at its place in an index (40 µs and 1)."""
+USUAL_SIZE = 200
+"""Bytes of a usual entry; a longer one takes longer in proportion."""
 
 Place = tuple[int, bytes, int, int]
 """The time, id and number of an entry, and whether it is what the query asks for, words aside."""
+
+
+Content = tuple[bytes, str, int]
+"""The canonical bytes of an entry, and the origin and sequence that belong to them."""
+
+
+def content_of(db: apsw.Connection, number: int) -> Content:
+    """What an entry is. Raises StoreError where it is gone."""
+    row: Content | None = db.execute(
+        "SELECT body, origin, sequence FROM contents WHERE number = ?", (number,)
+    ).fetchone()
+    if row is None:
+        raise StoreError(f"entry {number} has lost its content: the file is damaged, restore it from a backup")
+    return row
 
 
 def id_bytes(event_id: str) -> bytes:
@@ -134,6 +151,11 @@ class Selection:
         total: int = self._db.execute(f"SELECT count(*) FROM {source} WHERE {where}", bindings).get
         return total
 
+    @property
+    def is_known(self) -> bool:
+        """Whether what is asked needs no more than a look at what came since it was asked before."""
+        return self._counted is not None or self._known is not None
+
     @cached_property
     def _known(self) -> Answer | None:
         """What the query answered before, with what came since; None where too much came, or entries were deleted."""
@@ -142,31 +164,37 @@ class Selection:
             return None
         if self._db.execute("SELECT id FROM entries WHERE number = ?", (known.upto,)).get != known.last_id:
             return None
-        came: int = self._db.execute(
-            "SELECT count(*) FROM entries WHERE number > ? AND +org = ?", (known.upto, self._org)
-        ).get
-        if known.entries + came != self._all or (came > MOST_READ and self._unwanted and not self._words):
+        row: Any = self._db.execute(
+            "SELECT count(*), coalesce(sum(length(body)), 0) FROM contents CROSS JOIN entries USING (number) "
+            "WHERE contents.number > ? AND +org = ?",
+            (known.upto, self._org),
+        ).fetchone()
+        came, size = row
+        if known.entries + came != self._all:
             return None
-        return known.with_rows(list(self._rows_since(known.upto, came)), self._query.sort)
+        if not self._query.words and self._query.user is not None and came > known.total:
+            return None  # the user's entries are counted sooner
+        by_index = known.total < RARE or size > MOST_READ
+        return known.with_rows(list(self._rows_since(known.upto, by_index)), self._query.sort)
 
-    def _rows_since(self, number: int, came: int) -> Iterator[Row]:
-        """Those that the query selects of so many entries, all after a number."""
-        source, bindings = "entries", [number, self._org, *self._but_words_bindings]
-        if are_many := bool(self._words) and came > MOST_READ:
-            hits = "SELECT rowid AS hit FROM search WHERE search MATCH ? AND rowid > ?"
-            source = f"({hits}) CROSS JOIN entries ON number = hit"
-            bindings = [self._words, number, *bindings]
+    def _rows_since(self, number: int, by_index: bool) -> Iterator[Row]:
+        """The entries after a number that the query selects; their words are read, or found by their index."""
         times, limits = self._times()
+        where = f"number > ? AND +org = ? AND {self._but_words}{times}"
+        bindings = [number, self._org, *self._but_words_bindings, *limits]
+        if self._query.words and by_index:
+            hits = "SELECT rowid FROM search WHERE search MATCH ? AND rowid > ?"
+            where += f" AND number {'IN' if self._words else 'NOT IN'} ({hits})"
+            bindings += [self._words or self._unwanted, number]
+        # The plus and this keep SQLite from other indices, whatever it knows of them.
         rows = self._db.execute(
-            f"SELECT action, timestamp, id, number FROM {source} "
-            f"WHERE number > ? AND +org = ? AND {self._but_words}{times}",
-            [*bindings, *limits],
+            f"SELECT action, timestamp, id, number FROM entries NOT INDEXED WHERE {where}", bindings
         )
         for row in rows:
-            if are_many or self._has_words(row[-1]):
+            if not self._query.words or by_index or self._has_words(content_of(self._db, row[-1])):
                 yield Row(*row)
 
-    def remember(self, numbers: Sequence[int]) -> None:
+    def remember(self, numbers: Sequence[int] = ()) -> None:
         """Keep the answer, and its first page, for when the query is asked again."""
         if self._counted is not None or self._last == 0:
             return
@@ -177,14 +205,9 @@ class Selection:
             rows = tuple(Row(*row) for number in numbers for row in self._db.execute(sql, (number,)))
         self._memory.put(self._query, Answer(self.count(), rows, self._last, last_id, self._all))
 
-    def _has_words(self, number: int) -> bool:
-        """Whether an entry has the words that are asked for, and no other."""
-        if not self._query.words:
-            return True
-        row = self._db.execute("SELECT body, origin, sequence FROM contents WHERE number = ?", (number,)).fetchone()
-        if row is None:
-            return False
-        return Searchable(AuditEvent.from_bytes(*row)).matches(self._query)
+    def _has_words(self, content: Content) -> bool:
+        """Whether an entry has the words that are asked for, and none of the others."""
+        return Searchable(AuditEvent.from_bytes(*content)).matches(self._query)
 
     def has(self, key: SortKey | None) -> bool:
         """Whether the entry of a key, which was selected once, is there still: then no other has to be looked for."""
@@ -271,19 +294,22 @@ class Selection:
         # An entry that its words or its user lead to takes half a microsecond.
         left = min(self.count() // 2, MOST_LOOKED_AT)
         each = READING if self._query.words else 1
+        if (offset + limit) * each >= left:
+            return None
         in_order = self._counts.total(self._query.start, self._query.end)
         if (offset + limit) * in_order * each >= left * self.count():
             return None
         found = array("q")
         with ExitStack() as stack:
             for _, _, number, is_wanted in self._in_order(stack, by_time, left, beyond, backwards):
-                if is_wanted:
-                    left -= each
-                    if self._has_words(number):
-                        found.append(number)
                 left -= 1
-                if len(found) == offset + limit:
-                    break
+                if is_wanted and self._query.words:
+                    content = content_of(self._db, number)
+                    left -= READING * len(content[0]) // USUAL_SIZE
+                if is_wanted and left > 0 and (not self._query.words or self._has_words(content)):
+                    found.append(number)
+                    if len(found) == offset + limit:
+                        break
                 if left <= 0:
                     return None
         return found[offset:]
@@ -292,17 +318,19 @@ class Selection:
         self, stack: ExitStack, by_time: bool, limit: int, beyond: SortKey | None, backwards: bool
     ) -> Iterator[Place]:
         """So many places in order, whatever is asked of entries but their action and time."""
+
+        def walk(action: str | None, beyond: SortKey | None, descending: bool) -> apsw.Cursor:
+            start, end = self._query.start, self._query.end
+            return self._walk(action, limit, 0, start, end, beyond, descending, but_rest=True)
+
         if by_time:
             descending = (self._query.sort == "-timestamp") != backwards
             actions = self._actions if self._query.actions or self._query.categories else [None]
-            return self._walks(stack, actions, limit, 0, self._query.start, self._query.end,
-                               beyond, descending, but_rest=True)  # fmt: skip
+            return _together(stack, (walk(action, beyond, descending) for action in actions), descending)
         return chain.from_iterable(
-            self._walks(stack, [action], limit, 0, self._query.start, self._query.end,
-                        beyond if beyond is not None and beyond.action == action else None,
-                        not backwards, but_rest=True)
+            walk(action, beyond if beyond is not None and beyond.action == action else None, not backwards)
             for action in self._actions_beyond(beyond, backwards)
-        )  # fmt: skip
+        )
 
     def _count_of(self, action: str) -> int:
         if self._counted is not None:
@@ -329,21 +357,11 @@ class Selection:
         with ExitStack() as stack:
             # Where there is one walk, the engine skips faster.
             alone = len(actions) == 1
-            walks = self._walks(stack, actions, limit if alone else limit + offset, offset if alone else 0,
-                                start, end, beyond, descending)  # fmt: skip
+            most, first = (limit, offset) if alone else (limit + offset, 0)
+            walks = (self._walk(action, most, first, start, end, beyond, descending) for action in actions)
+            places = _together(stack, walks, descending)
             first = 0 if alone else offset
-            return array("q", (number for _, _, number, _ in islice(walks, first, first + limit)))
-
-    def _walks(
-        self, stack: ExitStack, actions: Sequence[str | None], *walk: Any, but_rest: bool = False
-    ) -> Iterator[Place]:
-        """Walks of several actions, brought together in the order of time."""
-        descending: bool = walk[-1]
-        walks = []
-        for action in actions:
-            walks.append(self._walk(action, *walk, but_rest=but_rest))
-            stack.callback(walks[-1].close)
-        return iter(walks[0]) if len(walks) == 1 else merge(*walks, reverse=descending)
+            return array("q", (number for _, _, number, _ in islice(places, first, first + limit)))
 
     def _walk(
         self, action: str | None, limit: int, offset: int, start: int | None, end: int | None,
@@ -422,6 +440,15 @@ class Selection:
             bindings.append(self._words)
         source = "entries INDEXED BY entries_by_user" if self._query.user is not None else "entries"
         return source, f"org = ? AND {where}", bindings
+
+
+def _together(stack: ExitStack, walks: Iterable[apsw.Cursor], descending: bool) -> Iterator[Place]:
+    """Several walks, brought together in the order of time. The stack closes them."""
+    opened = []
+    for walk in walks:
+        opened.append(walk)
+        stack.callback(walk.close)
+    return iter(opened[0]) if len(opened) == 1 else merge(*opened, reverse=descending)
 
 
 def _match(word: Word) -> str:
