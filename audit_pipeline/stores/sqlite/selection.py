@@ -172,8 +172,8 @@ class Selection:
         came, size = row
         if known.entries + came != self._all:
             return None
-        if not self._query.words and self._query.user is not None and came > known.total:
-            return None  # the user's entries are counted sooner
+        if (self._words or self._query.user is not None) and came > known.total:
+            return None  # what the words or the user lead to is counted sooner
         by_index = known.total < RARE or size > MOST_READ
         return known.with_rows(list(self._rows_since(known.upto, by_index)), self._query.sort)
 
