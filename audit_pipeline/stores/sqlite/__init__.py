@@ -294,6 +294,7 @@ class SQLiteStore(Store):
             self._close_idle()
 
     def _close_idle(self) -> None:
+        self._memory = Memory()  # once it is open no more, another file may be told by the same number
         for db in self._idle:
             db.close()
         self._idle = []
