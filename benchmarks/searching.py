@@ -44,8 +44,8 @@ def measure(setting: Setting, results: Results) -> None:
             results.put(
                 "search", case.name, found,
                 [
-                    at_most(f"{name} / direct", found[figure]["median"] / found["direct"]["median"], 1.5)
-                    for name, figure in (("store", "store"), ("first asked", "store, first asked"))
+                    at_most(f"{name} / direct", found[column]["median"] / found["direct"]["median"], 1.5)
+                    for name, column in (("store", "store"), ("first asked", "store, first asked"))
                 ],
                 note=f"{total:,} matches; direct: {way}",
             )  # fmt: skip

@@ -195,11 +195,10 @@ class SQLiteStore(Store):
                 is_new = not found.is_known
                 others = memory.begin(query) if is_new else None
                 if others is None:
-                    try:
-                        found.count()
-                        found.remember()
-                    finally:
-                        if is_new:
+                    if is_new:
+                        try:
+                            found.remember()
+                        finally:
                             memory.end(query)
                     return self._page(db, found, window)
             # Who asks the same at the same time waits for the answer, rather than do the same work beside it.
@@ -212,8 +211,7 @@ class SQLiteStore(Store):
         key = window.before or window.after
         offset = 0 if key else min(window.offset, 2**62)
         numbers = found.numbers(window.size + 1, offset, beyond=key, backwards=backwards)
-        if not key and not offset:
-            found.remember(numbers)
+        found.remember(() if key or offset else numbers)
         more = len(numbers) > window.size
         numbers = numbers[: window.size]
         if backwards:

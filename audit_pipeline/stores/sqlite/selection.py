@@ -186,7 +186,7 @@ class Selection:
             hits = "SELECT rowid FROM search WHERE search MATCH ? AND rowid > ?"
             where += f" AND number {'IN' if self._words else 'NOT IN'} ({hits})"
             bindings += [self._words or self._unwanted, number]
-        # The plus and this keep SQLite from other indices, whatever it knows of them.
+        # The plus and NOT INDEXED keep SQLite to the numbers, whatever it knows of its indices.
         rows = self._db.execute(
             f"SELECT action, timestamp, id, number FROM entries NOT INDEXED WHERE {where}", bindings
         )
@@ -357,11 +357,10 @@ class Selection:
         with ExitStack() as stack:
             # Where there is one walk, the engine skips faster.
             alone = len(actions) == 1
-            most, first = (limit, offset) if alone else (limit + offset, 0)
-            walks = (self._walk(action, most, first, start, end, beyond, descending) for action in actions)
+            skipped, passed = (offset, 0) if alone else (0, offset)
+            walks = (self._walk(action, limit + passed, skipped, start, end, beyond, descending) for action in actions)
             places = _together(stack, walks, descending)
-            first = 0 if alone else offset
-            return array("q", (number for _, _, number, _ in islice(places, first, first + limit)))
+            return array("q", (number for _, _, number, _ in islice(places, passed, passed + limit)))
 
     def _walk(
         self, action: str | None, limit: int, offset: int, start: int | None, end: int | None,
