@@ -96,6 +96,11 @@ class TokenVerifier:
             self.run_key = secrets.token_urlsafe(48)
             self._secret = _hmac_key(self.run_key)
 
+    @property
+    def fetches_keys(self) -> bool:
+        """Whether `verify` may wait for a key set: in an event loop, call it in a thread."""
+        return self._remote is not None
+
     def verify(self, token: str) -> Caller:
         """Who the token speaks for. Raises Problem `unauthorized` without saying why: that would help a forger.
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPBearer
 
 from audit_pipeline.integrations.asgi import client_ip
@@ -132,8 +133,13 @@ class Service:
         return client_ip(request.scope, self.settings.trusted_proxies)
 
 
-# What waits for nothing is `async`: each way into a thread and back takes a fifth of a millisecond.
+# What waits for nothing is `async`: each way into a thread and back takes a fifth of a millisecond. Dependencies of
+# dependencies are gone through once for each that names them: these ask the request for the service.
 async def _service(request: Request) -> Service:
+    return _service_of(request)
+
+
+def _service_of(request: Request) -> Service:
     service: Service = request.app.state.audit
     return service
 
@@ -144,21 +150,24 @@ ServiceDep = Annotated[Service, Depends(_service)]
 _bearer = HTTPBearer(auto_error=False, scheme_name="bearer", bearerFormat="JWT", description="A JWT.")
 
 
-def current_caller(request: Request, service: ServiceDep, _: Annotated[object, Depends(_bearer)]) -> Caller:
+async def current_caller(request: Request, _: Annotated[object, Depends(_bearer)]) -> Caller:
     """Who the bearer token speaks for. An application around this one puts a dependency of its own in its place."""
-    return _token_holder(request, service)
+    return await _token_holder(request)
 
 
-def _token_holder(request: Request, service: Service) -> Caller:
+async def _token_holder(request: Request) -> Caller:
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not token.strip():
         raise unauthorized("A bearer token is needed: send `Authorization: Bearer <token>`.")
-    assert service.tokens is not None
-    return service.tokens.verify(token.strip())
+    tokens = _service_of(request).tokens
+    assert tokens is not None
+    if tokens.fetches_keys:
+        return await run_in_threadpool(tokens.verify, token.strip())
+    return tokens.verify(token.strip())
 
 
-def _caller(scope: str) -> Callable[[Service, Caller], Awaitable[Caller]]:
-    async def caller(service: ServiceDep, caller: Annotated[Caller, Depends(current_caller)]) -> Caller:
+def _caller(scope: str) -> Callable[[Request, Caller], Awaitable[Caller]]:
+    async def caller(request: Request, caller: Annotated[Caller, Depends(current_caller)]) -> Caller:
         if not isinstance(caller, Caller):
             raise TypeError(
                 f"create_subapp: `caller` returned {type(caller).__name__}; allowed is a Caller, or to raise "
@@ -166,16 +175,16 @@ def _caller(scope: str) -> Callable[[Service, Caller], Awaitable[Caller]]:
             )
         if caller.expires <= time.time():
             raise unauthorized("The session has expired. Sign in again.")
-        caller.require(scope, service.settings.entitled_plans)
+        caller.require(scope, _service_of(request).settings.entitled_plans)
         return caller
 
     return caller
 
 
-def _scraper(request: Request, service: ServiceDep) -> None:
+async def _scraper(request: Request) -> None:
     """Lets monitoring in: a program on this machine, or one with a token for it."""
     if not is_loopback(request.scope):
-        _token_holder(request, service).require("audit:metrics", service.settings.entitled_plans)
+        (await _token_holder(request)).require("audit:metrics", _service_of(request).settings.entitled_plans)
 
 
 Scraper = Depends(_scraper)
