@@ -43,9 +43,15 @@ class Caller:
     """Seconds since the epoch."""
 
     def __post_init__(self) -> None:
-        """Raises TypeError for one text in place of a set of scopes: it would have all that are a part of it."""
+        """Raises TypeError for one text in place of a set of scopes: it would have all that are a part of it.
+
+        Raises ValueError for the name of an organisation that would be cut, or changed, on its way into an entry: it
+        could be taken for another organisation's.
+        """
         if isinstance(self.scopes, str):
             raise TypeError(f"Caller: scopes is a text; allowed is a set of texts, such as {{{self.scopes[:40]!r}}}")
+        if not _is_name(self.org):
+            raise ValueError(f"Caller: org is no text of 1 to {MAX_ORG} characters; allowed is one, such as default")
 
     def require(self, scope: str, plans: Sequence[str]) -> None:
         """Raises Problem where the scope is missing, or, for reading and exporting, the plan."""
@@ -133,18 +139,20 @@ def _caller(claims: dict[str, Any]) -> Caller:
     sub, scopes = claims["sub"], claims.get("scope", "")
     plan, org = claims.get("plan"), claims.get("org", "default")
     expires = int(claims["exp"])
-    named = isinstance(org, str) and 0 < len(org) <= MAX_ORG
     for is_right, otherwise in (
         (isinstance(sub, str) and sub, "`sub` is no text, or an empty one"),
         (isinstance(scopes, str), "`scope` is no text; it is one, with spaces between the scopes"),
         (isinstance(plan, str | None), "`plan` is no text"),
-        # A name that would be cut, or changed, on its way in could be taken for another organisation's.
-        (named and org == org.encode(errors="replace").decode(), f"`org` is no text of 1 to {MAX_ORG} characters"),
+        (_is_name(org), f"`org` is no text of 1 to {MAX_ORG} characters"),
         (expires <= _LAST, "`exp` is no time"),
     ):
         if not is_right:
             raise jwt.InvalidTokenError(otherwise)
     return Caller(sub, org, frozenset(scopes.split()), plan, expires)
+
+
+def _is_name(org: object) -> bool:
+    return isinstance(org, str) and 0 < len(org) <= MAX_ORG and org == org.encode(errors="replace").decode()
 
 
 class _Refusals:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated
+from functools import partial, wraps
+from typing import Annotated, Any, TypeVar
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPBearer
@@ -32,6 +33,7 @@ __all__ = [
     "MAX_BODY",
     "MAX_EVENTS",
     "MAX_EXPORTS",
+    "MAX_PROBES",
     "MAX_SEARCHES",
     "MAX_STREAMS",
     "Body",
@@ -44,7 +46,11 @@ __all__ = [
     "Slots",
     "Writer",
     "current_caller",
+    "probing",
+    "searching",
 ]
+
+A = TypeVar("A")
 
 MAX_BODY = 16 * 2**20
 """Bytes in the body of a request."""
@@ -52,8 +58,9 @@ MAX_EVENTS = 1000
 """Events in one POST."""
 MAX_EXPORTS = 4
 """Exports of one organisation at the same time, in one process: each of them holds a snapshot of the store."""
-MAX_SEARCHES = 32
-"""Requests that read the store at the same time, in one process; others wait, but not those that record, or probe."""
+MAX_SEARCHES, MAX_PROBES = 32, 4
+"""Requests that read the store, or ask whether it answers, at the same time in one process; others wait, but not those
+that record."""
 MAX_STREAMS = 500
 """Streams of one organisation at the same time, in one process: each entry is held against the filters of each."""
 
@@ -113,6 +120,7 @@ class Service:
     exports: Slots = field(default_factory=lambda: Slots(MAX_EXPORTS, _too_many_exports))
     streams: Slots = field(default_factory=lambda: Slots(MAX_STREAMS, _too_many_streams))
     searches: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_SEARCHES))
+    probes: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_PROBES))
     hub: Hub = field(init=False)
     _installed: threading.Event = field(default_factory=threading.Event)
 
@@ -131,6 +139,24 @@ class Service:
     def client_ip(self, request: Request) -> str | None:
         """The address that a request came from."""
         return client_ip(request.scope, self.settings.trusted_proxies)
+
+
+def _in_threads_of(
+    limiter: Callable[[Service], CapacityLimiter],
+) -> Callable[[Callable[..., A]], Callable[..., Coroutine[Any, Any, A]]]:
+    def decorated(endpoint: Callable[..., A]) -> Callable[..., Coroutine[Any, Any, A]]:
+        @wraps(endpoint)
+        async def asked(*, service: Service, **given: Any) -> A:
+            return await to_thread.run_sync(partial(endpoint, service=service, **given), limiter=limiter(service))
+
+        return asked
+
+    return decorated
+
+
+# Threads of their own: however long a store takes for these, there are others that record.
+searching = _in_threads_of(lambda service: service.searches)
+probing = _in_threads_of(lambda service: service.probes)
 
 
 # What waits for nothing is `async`: each way into a thread and back takes a fifth of a millisecond. Dependencies of

@@ -7,6 +7,7 @@ meanwhile, also those whose key it has.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ KEPT_S = 300.0
 PAUSE_S = 10.0
 """The shortest time between two requests for the key set, in seconds, whoever sends unknown keys meanwhile."""
 TIMEOUT_S = 5.0
+
+_log = logging.getLogger("audit_pipeline.api")
 
 
 class KeysUnavailable(AuditError):
@@ -89,11 +92,15 @@ class RemoteKeys:
 
     def _fetch(self) -> None:
         self._asked = time.monotonic()
-        self._failed = True
+        failed, self._failed = self._failed, True
         try:
             answer = httpx.get(self._url, timeout=TIMEOUT_S)
             answer.raise_for_status()
             keys = verifying_keys(answer.text)
-        except Exception:  # noqa: BLE001 - whatever it is that the address sends, or does not
+        except Exception as error:  # noqa: BLE001 - whatever it is that the address sends, or does not
+            if not failed:
+                # By its kind: its text has the address, which may have a secret in it.
+                kind = f"HTTP {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else ""
+                _log.warning("no keys could be had from AUDIT_JWKS_URL: %s", kind or type(error).__name__)
             return
         self._keys, self._fetched, self._failed = keys, time.monotonic(), False

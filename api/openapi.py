@@ -13,7 +13,7 @@ from typing import Any
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
-from audit_pipeline.query import BUCKETS, MAX_BUCKETS, MIN_BUCKETS, PAGE_SIZES, SORTS
+from audit_pipeline.query import BUCKETS, FILTERS, MAX_BUCKETS, MIN_BUCKETS, PAGE_SIZES, SORTS
 
 from .deps import MAX_EVENTS
 from .problems import KINDS, TYPE_PREFIX
@@ -88,7 +88,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "integer", "minimum": MIN_BUCKETS, "maximum": MAX_BUCKETS, "default": BUCKETS},
     },
 }
-SELECTING = ("q", "action", "category", "from", "to", "tz", "user", "outcome", "ip", "sort")
+SELECTING = FILTERS
 """The parameters that say which entries."""
 PAGING = ("page_size", "page", "cursor")
 """The parameters that say which page of them."""
@@ -162,7 +162,11 @@ _EVENT = {
         "detail": {"type": "string"},
         "user": {"type": "string"},
         "ip": {"type": "string", "description": "IPv4 or IPv6; shown masked"},
-        "outcome": {"type": "string", "enum": ["success", "failure"], "default": "success"},
+        "outcome": {
+            "type": "string",
+            "enum": ["success", "failure"],
+            "description": "the action's own where left out",
+        },
         "timestamp": {"type": "string", "format": "date-time", "description": "the time of receipt where left out"},
         "id": {"type": "string", "description": "UUIDv7; the same id is the same entry, for ever"},
         "context": {"type": "object"},

@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from audit_pipeline.errors import AuditError
 
-from .deps import Scraper, ServiceDep
+from .deps import Scraper, ServiceDep, probing
 from .metrics import MEDIA_TYPE
 from .openapi import problems
 from .schemas import Status
@@ -28,6 +28,7 @@ async def healthz() -> Status:
     response_model=Status,
     responses={**problems(token=False), 503: {"model": Status, "description": "Not at the moment."}},
 )
+@probing
 def readyz(service: ServiceDep) -> JSONResponse:
     """Whether entries can be recorded and found."""
     try:
@@ -46,9 +47,9 @@ async def healthz_head() -> Response:
 
 
 @router.head("/readyz", include_in_schema=False)
-def readyz_head(service: ServiceDep) -> Response:
+async def readyz_head(service: ServiceDep) -> Response:
     """As GET."""
-    return _head(readyz(service))
+    return _head(await readyz(service=service))
 
 
 def _head(answer: Response) -> Response:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
-from functools import partial, wraps
-from typing import Any, TypeVar
+from functools import partial
+from tempfile import TemporaryFile
+from typing import IO, Any, TypeVar
 from zoneinfo import ZoneInfo
 
-from anyio import CancelScope, to_thread
+from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from audit_pipeline.actions import catalogue
 from audit_pipeline.errors import InvalidQuery
-from audit_pipeline.event import NO_ID, format_timestamp, is_id
+from audit_pipeline.event import NO_ID, format_timestamp, is_id, is_new_id
 from audit_pipeline.export import csv_chunks, export_context, file_name
 from audit_pipeline.importing import json_value
 from audit_pipeline.privacy import public_details, public_item
@@ -32,7 +32,7 @@ from audit_pipeline.query import (
     spans_between,
 )
 
-from .deps import MAX_EVENTS, Body, Exporter, Parameters, Reader, Service, ServiceDep, Writer
+from .deps import MAX_EVENTS, Body, Exporter, Parameters, Reader, ServiceDep, Writer, searching
 from .openapi import BODY, CSV, PAGE, PAGING, SELECTING, problems, takes
 from .problems import Problem
 from .schemas import Accepted, ActionList, EventDetails, EventPage, Histogram
@@ -51,23 +51,13 @@ B = TypeVar("B")
 router = APIRouter()
 
 
-def _searching(endpoint: Callable[..., A]) -> Callable[..., Coroutine[Any, Any, A]]:
-    """Run it in one of the threads for searches: however many of those take long, recording has threads of its own."""
-
-    @wraps(endpoint)
-    async def asked(*, service: Service, **given: Any) -> A:
-        return await to_thread.run_sync(partial(endpoint, service=service, **given), limiter=service.searches)
-
-    return asked
-
-
 @router.get(
     "/v1/events",
     response_model=EventPage,
     responses={200: PAGE, **problems(*READING, "invalid-cursor", "invalid-query")},
     openapi_extra=takes(*SELECTING, *PAGING),
 )
-@_searching
+@searching
 def list_events(service: ServiceDep, caller: Reader, parameters: Parameters) -> JSONResponse:
     """A page of the entries that match all filters, in order, with their exact number."""
     query, request = _asked(parameters, caller.org)
@@ -121,7 +111,7 @@ def _both(one: Callable[[], A], other: Callable[[], B]) -> tuple[A, B]:
     responses=problems(*READING, "invalid-query"),
     openapi_extra=takes(*SELECTING, "buckets"),
 )
-@_searching
+@searching
 def histogram(service: ServiceDep, caller: Reader, parameters: Parameters) -> JSONResponse:
     """How many of the entries that match all filters lie in each span of time, by their tone."""
     query, most = _both(
@@ -155,6 +145,7 @@ def _zone(parameters: dict[str, list[str]]) -> ZoneInfo:
     responses={200: CSV, **problems(*READING, "invalid-query", "too-many-exports", "spool-unavailable")},
     openapi_extra=takes(*SELECTING),
 )
+@searching
 def export_csv(service: ServiceDep, caller: Exporter, parameters: Parameters, request: Request) -> StreamingResponse:
     """The entries that match all filters, in order, as CSV; the export itself becomes an entry."""
     query = parse_query(parameters, caller.org)
@@ -180,6 +171,7 @@ def export_csv(service: ServiceDep, caller: Exporter, parameters: Parameters, re
             service.exports.free(caller.org)
             service.metrics.exported("complete" if complete else "failed")
 
+    chunks = csv_chunks(snapshot)
     try:
         rows = min(snapshot.total, limit)
         service.pipeline.record(
@@ -191,28 +183,56 @@ def export_csv(service: ServiceDep, caller: Exporter, parameters: Parameters, re
             org=caller.org,
             context=export_context(query, _given(parameters), rows, snapshot.total),
         )
+        headers = {
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "X-Total-Count": str(snapshot.total),
+            "X-Row-Limit": str(limit),
+            "X-Truncated": "true" if snapshot.total > limit else "false",
+        }
+        if request.scope["http_version"] == "1.0":
+            chunks, headers["Content-Length"] = _measured(chunks)
     except BaseException:
         release(complete=False)
         raise
-    headers = {
-        "Content-Disposition": f'attachment; filename="{name}"',
-        "X-Total-Count": str(snapshot.total),
-        "X-Row-Limit": str(limit),
-        "X-Truncated": "true" if snapshot.total > limit else "false",
-    }
-    return _SnapshotResponse(csv_chunks(snapshot), release, headers)
+    return _SnapshotResponse(chunks, release, service.searches, headers)
+
+
+def _measured(chunks: Iterator[bytes]) -> tuple[Iterator[bytes], str]:
+    """All of it, and its size: to HTTP/1.0, which has no chunks, an answer without a size that ends is a whole one."""
+    file = TemporaryFile()  # noqa: SIM115 - closed by whoever reads it
+    try:
+        file.writelines(chunks)
+        size = file.tell()
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return _read(file), str(size)
+
+
+def _read(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        yield from iter(partial(file.read, 2**16), b"")
 
 
 class _SnapshotResponse(StreamingResponse):
     """Streams what comes of a snapshot, and releases it in the end, also when the client leaves in the middle."""
 
-    def __init__(self, chunks: Iterator[bytes], release: Callable[[bool], None], headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        chunks: Iterator[bytes],
+        release: Callable[[bool], None],
+        threads: CapacityLimiter,
+        headers: dict[str, str],
+    ) -> None:
         super().__init__(self._to_the_end(chunks), media_type="text/csv; charset=utf-8", headers=headers)
         self._release = release
+        self._threads = threads
         self._complete = False
 
-    def _to_the_end(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        yield from chunks
+    async def _to_the_end(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+        while (chunk := await to_thread.run_sync(next, chunks, None, limiter=self._threads)) is not None:
+            yield chunk
         self._complete = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -220,11 +240,11 @@ class _SnapshotResponse(StreamingResponse):
             await super().__call__(scope, receive, while_taken(send))
         finally:
             with CancelScope(shield=True):
-                await run_in_threadpool(self._release, self._complete)
+                await to_thread.run_sync(self._release, self._complete, limiter=self._threads)
 
 
 @router.get("/v1/events/{event_id}", response_model=EventDetails, responses=problems(*READING, "not-found"))
-@_searching
+@searching
 def one_event(service: ServiceDep, caller: Reader, event_id: str) -> JSONResponse:
     """One entry, with its context and its problems."""
     event = service.store.get(caller.org, event_id) if is_id(event_id) else None
@@ -291,7 +311,7 @@ def _refusals(event: Any, where: str, org: str) -> Iterator[tuple[str, str]]:
         return
     if event.get("action") not in catalogue:
         yield f"{where}action", catalogue.refusal(event)
-    if event.get("id") is not None and not is_id(event["id"]):
+    if event.get("id") is not None and not is_new_id(event["id"]):
         yield f"{where}id", NO_ID
     if event.get("org") not in (None, org):
         yield f"{where}org", "not the organisation of the token; leave it out"

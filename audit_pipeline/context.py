@@ -91,7 +91,8 @@ class RequestTrace:
 
 
 unaudited: Counter[str] = Counter()
-"""How many requests changed something and left no entry, by method and route (`POST /domains`), in this process."""
+"""How many requests changed something and left no entry, by method and route (`POST /domains`), in this process: the
+first thousand of these, and the rest as `others`."""
 
 _trace: ContextVar[RequestTrace | None] = ContextVar("audit_pipeline_trace", default=None)
 

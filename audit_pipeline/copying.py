@@ -8,31 +8,24 @@ the target has; what is read a second time for that is the same entry again, whi
 from __future__ import annotations
 
 import json
-import logging
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from .errors import StoreMissing, StoreUnavailable
+from .errors import StoreMissing
 from .event import AuditEvent
 from .files import replacing
-from .offering import in_batches, offer
+from .offering import in_batches, offer_patiently
 from .query import Query, Window
 from .settings import state_folder
 from .stores import Refusal, Store
 
 __all__ = ["Copied", "Copy", "same_place"]
 
-PATIENCE_S = 60.0
-"""For how long a batch is offered again to a target that is unavailable, in seconds."""
-PAUSE_S = (0.1, 5.0)
-"""The first and the longest pause between two tries, in seconds."""
-
-_log = logging.getLogger("audit_pipeline.copying")
+PART = 1_000_000
+"""So many entries are looked up at once: of all there are, a store may take too long, and more memory than there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +75,8 @@ class Copy:
         self._mark = self._known_mark()
         self.copied = self._mark.copied if self._mark else Copied()
         """What was done so far."""
-
-    @property
-    def resumed_at(self) -> tuple[str, int] | None:
+        self.resumed_at = (self._mark.org, self._mark.timestamp) if self._mark else None
         """The organisation, and the time (ms) in it, from which an interrupted copy is resumed; None for a new one."""
-        return (self._mark.org, self._mark.timestamp) if self._mark else None
 
     def left(self) -> int:
         """About how many entries are to be read. Raises StoreError."""
@@ -98,38 +88,33 @@ class Copy:
         A target that is unavailable is waited for up to a minute with each batch. Raises StoreError: what was
         copied stays, and another run goes on from there.
         """
-        resumed = self._mark
-        for query in self._queries():
-            with closing(self._source.snapshot(query, sys.maxsize)) as snapshot:
-                for read in snapshot.batches():
-                    for batch in in_batches(event for event in read if not (resumed and resumed.passed(event))):
-                        refusals = self._append(batch)
-                        self._note(batch, len(refusals))
-                        yield len(batch), refusals
+        for org in self._source.organisations():
+            most = PART
+            while (query := self._rest_of(org)) is not None:
+                resumed, read = self._mark, 0
+                with closing(self._source.snapshot(query, most)) as snapshot:
+                    for part in snapshot.batches():
+                        read += len(part)
+                        for batch in in_batches(event for event in part if not (resumed and resumed.passed(event))):
+                            refusals = offer_patiently(self._target, batch, "the target")
+                            self._note(batch, len(refusals))
+                            yield len(batch), refusals
+                if read < most:
+                    break
+                if self._mark is resumed:  # all of one millisecond, and copied before
+                    most *= 2
         self._file.unlink(missing_ok=True)
 
     def _queries(self) -> Iterator[Query]:
         """All entries that are left, one organisation after another, each by time."""
-        mark = self._mark
-        for org in self._source.organisations():
-            if mark is None or org > mark.org:
-                yield Query(org, sort="timestamp")
-            elif org == mark.org:
-                yield Query(org, start=mark.timestamp, sort="timestamp")
+        return filter(None, map(self._rest_of, self._source.organisations()))
 
-    def _append(self, batch: Sequence[AuditEvent]) -> list[Refusal]:
-        end = time.monotonic() + PATIENCE_S
-        pause = PAUSE_S[0]
-        while True:
-            try:
-                return offer(self._target, batch)
-            except StoreUnavailable as error:
-                if time.monotonic() + pause > end:
-                    raise
-                if pause == PAUSE_S[0]:
-                    _log.warning("waiting for the target: %s", error)
-                time.sleep(pause)
-                pause = min(pause * 2, PAUSE_S[1])
+    def _rest_of(self, org: str) -> Query | None:
+        """What is left of an organisation, by time; None where it is done."""
+        mark = self._mark
+        if mark is None or org > mark.org:
+            return Query(org, sort="timestamp")
+        return Query(org, start=mark.timestamp, sort="timestamp") if org == mark.org else None
 
     # The mark
 
@@ -140,6 +125,7 @@ class Copy:
         mark = _Mark(last.org, last.timestamp, last.id, self.copied)
         with replacing(self._file) as file:
             file.write(json.dumps(asdict(mark)).encode())
+        self._mark = mark
 
     def _known_mark(self) -> _Mark | None:
         """The mark of an interrupted copy. None where there is none, or one of the stores was replaced since."""

@@ -34,6 +34,7 @@ __all__ = [
     "id_time",
     "in_window",
     "is_id",
+    "is_new_id",
     "now_ms",
     "uuid7",
 ]
@@ -47,7 +48,7 @@ FUTURE_WINDOW_MS = 86_400_000
 REPLACED_TIMESTAMP = "timestamp: replaced by the time of receipt"
 """How the problem of an entry begins whose own timestamp could not be used."""
 
-NO_ID = "not a UUIDv7 in lower case with hyphens; leave it out to have one made"
+NO_ID = "not a UUIDv7 in lower case with hyphens, of the last ten years; leave it out to have one made"
 """What whoever gives an id hears of one that is none."""
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
@@ -91,6 +92,11 @@ def is_id(text: object) -> bool:
 def id_time(event_id: str) -> int:
     """The time in an id, in milliseconds since the epoch."""
     return int(event_id[:8] + event_id[9:13], 16)
+
+
+def is_new_id(text: object) -> bool:
+    """Whether a new entry may have this id: its time must lie in the window, too."""
+    return isinstance(text, str) and is_id(text) and in_window(id_time(text), now_ms())
 
 
 class IdFactory:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import SettingsError
+from .files import sync_folder
 from .settings import Settings
 
 __all__ = ["cursor_keys"]
@@ -28,17 +30,22 @@ def cursor_keys(settings: Settings, spool: Path) -> list[bytes]:
         if not path.exists():
             # Written aside and linked into place: of two processes that make one at once, both read the first.
             made = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-            with os.fdopen(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-                file.write(secrets.token_urlsafe(32))
             try:
-                os.link(made, path)
-            except FileExistsError:
-                pass
+                with os.fdopen(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+                    file.write(secrets.token_urlsafe(32))
+                    file.flush()
+                    os.fsync(file.fileno())
+                with suppress(FileExistsError):
+                    os.link(made, path)
             finally:
-                made.unlink()
-        return [path.read_bytes()]
+                made.unlink(missing_ok=True)
+            sync_folder(path.parent)
+        key = path.read_bytes()
     except OSError as error:
         raise SettingsError(
             f"AUDIT_CURSOR_KEYS: are not set, and {path} cannot be used ({error.strerror}); set them, or make its "
             "folder writable"
         ) from error
+    if not key:
+        raise SettingsError(f"AUDIT_CURSOR_KEYS: are not set, and {path} is empty; delete it, and another one is made")
+    return [key]

@@ -30,7 +30,7 @@ from .event import (
     canonical_json,
     id_time,
     in_window,
-    is_id,
+    is_new_id,
     now_ms,
 )
 from .privacy import (
@@ -121,7 +121,7 @@ def build_event(
     kept: dict[str, Any] = {}
 
     given_id = given["id"]
-    if given_id is not None and not (is_id(given_id) and in_window(id_time(given_id), now_ms())):
+    if given_id is not None and not is_new_id(given_id):
         problems.append("id: not a UUIDv7 in lower case with a time of the last ten years; a new one was made")
         kept["given_id"] = given_id
         given_id = None
@@ -184,7 +184,8 @@ def _settled(name: str, value: Any, problems: list[str]) -> Any:
     if value is None or type(value) is str:  # most are
         return value
     try:
-        return _characters(value) if isinstance(value, (str, IPv4Address, IPv6Address)) else value
+        is_text = isinstance(value, (str, IPv4Address, IPv6Address)) or (name == "id" and isinstance(value, uuid.UUID))
+        return _characters(value) if is_text else value
     except Exception as error:  # noqa: BLE001 - a lazy object may raise anything, even when asked for its class
         problems.append(f"{name}: could not be read ({type(error).__name__})")
         return f"[unreadable: {type(value).__name__}]"
@@ -420,7 +421,8 @@ class _Cleaner:
         return self._shortened(self._beginning(path, text[:most], MAX_CONTEXT))
 
     def _shortened(self, whole: str) -> str:
-        self._removed += max(0, len(whole) - MAX_CONTEXT)
+        if len(whole) > MAX_CONTEXT:
+            self._removed += len(canonical_json(whole[MAX_CONTEXT:])) - len('""')
         return whole[:MAX_CONTEXT]
 
     def _integer(self, path: str, value: int) -> int | str:

@@ -254,24 +254,37 @@ def mask_own_address(text: str, ip: str | None) -> str:
 
 
 def mask_own_numbers(values: list[Any], ip: str) -> list[Any] | str:
-    """A list with this address masked, where four of its numbers (or their texts) in a row are that address.
+    """A list with this address masked, where its numbers (or their texts) in a row are that address.
 
     A list that is the address and nothing else becomes its mask.
     """
-    if (mask := mask_ip(ip)).count(".") != 3:
+    mask = mask_ip(ip)
+    if len(values) < 4 or mask == ip:
         return values
-    shown = [str(value) if type(value) is int else value for value in values]
-    octets = str(_parse(ip)).split(".") if mask != ip else []
-    for own in (octets, octets[::-1]):
-        place = 0
-        while own and place <= len(shown) - 4:
-            if shown[place : place + 4] == own:
-                if len(shown) == 4:
+    shown = [str(value) if type(value) is int else value.lower() if type(value) is str else value for value in values]
+    for own in _rows(ip):
+        place, size = 0, len(own)
+        while place <= len(shown) - size:
+            if shown[place : place + size] == own:
+                if len(shown) == size:
                     return mask
-                values = [*values[:place], mask, *values[place + 4 :]]
-                shown = [*shown[:place], mask, *shown[place + 4 :]]
+                values = [*values[:place], mask, *values[place + size :]]
+                shown = [*shown[:place], mask, *shown[place + size :]]
             place += 1
     return values
+
+
+@lru_cache(maxsize=1024)
+def _rows(ip: str) -> tuple[list[str], ...]:
+    """The rows of numbers that are an address: four octets in both orders, sixteen, or eight groups."""
+    address = _parse(ip)
+    octets = [str(octet) for octet in address.packed]
+    if address.version == 4:
+        return octets, octets[::-1]
+    if not int(address) >> 64:  # zeros and a number may be anything
+        return ()
+    groups = [int(address) >> shift & 0xFFFF for shift in range(112, -1, -16)]
+    return octets, [f"{group:04x}" for group in groups], [f"{group:x}" for group in groups], list(map(str, groups))
 
 
 def _masked_plain(text: str, ip: str, signs: Signs) -> str | None:
@@ -411,6 +424,8 @@ def _signs(ip: str) -> Signs | None:
         nibbles = f"{value:032x}"
         rows = [divider.join(part) for part in (nibbles[-9::-1], nibbles[:24]) for divider in (".", "-")]
         signs.append(((*rows, str(value)) if value >> 64 else tuple(rows),))
+        if value >> 64:
+            signs.append(_rarest((f"{octet}",) for octet in address.packed))
         if (inner := _carried(address)) is not None:
             signs += _signs(str(inner)) or ()
     return tuple(signs)
@@ -537,7 +552,9 @@ def _bare(number: int) -> str:
 def _nibbles(address: IPv6Address) -> list[str]:
     """The patterns of an IPv6 address by its nibbles: as the name service asks for it, and in a row."""
     nibbles = f"{int(address):032x}"
-    return [f"(?:0x)?{'[.-]?'.join(nibbles)}", "[.-]?".join(reversed(nibbles))]
+    row = ", ?".join(map(str, address.packed))
+    rows = [row] * bool(int(address) >> 64)
+    return [f"(?:0x)?{'[.-]?'.join(nibbles)}", "[.-]?".join(reversed(nibbles)), *rows]
 
 
 def _v6_forms(address: IPv6Address) -> list[str]:

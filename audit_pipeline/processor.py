@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -118,6 +119,9 @@ class AuditPipeline:
             if line := unknown_line():
                 _log.warning("%s", line)
             settings = Settings.from_environment(store=store if isinstance(store, str) else None, spool=spool)
+        else:
+            url = store if isinstance(store, str) else settings.store_url
+            settings = replace(settings, store_url=url, spool=Path(spool) if spool else settings.spool)
         if settings.catalogue is not None:
             load_catalogue_file(settings.catalogue)
         opened = store if isinstance(store, Store) else open_store(settings.store_url)

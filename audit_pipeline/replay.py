@@ -5,26 +5,16 @@ Any process may, at any time, also while another one ships: a store keeps an ent
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .errors import StoreUnavailable
 from .event import AuditEvent
-from .offering import offer
+from .offering import offer_patiently
 from .quarantine import is_taken, with_new_id
 from .spool import Spool
 from .stores import Refusal, Store
 
 __all__ = ["Replayed", "replay"]
-
-PATIENCE_S = 60.0
-"""For how long a batch is offered again to a store that is unavailable, in seconds."""
-PAUSE_S = (0.1, 5.0)
-"""The first and the longest pause between two tries, in seconds."""
-
-_log = logging.getLogger("audit_pipeline.replay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +44,7 @@ def replay(spool: Spool, store: Store) -> Iterator[Replayed]:
             if skipped:
                 yield Replayed([], [], skipped)
             return
-        refused = _offered(store, events)
+        refused = offer_patiently(store, events, "the store")
         yield Replayed(events, _without_settled(spool, store, refused) if refused else [], skipped)
         after = events[-1].sequence
 
@@ -77,19 +67,4 @@ def _without_settled(spool: Spool, store: Store, refused: Sequence[Refusal]) -> 
         if refusal.event.sequence <= shipped and refusal.event.sequence not in held and is_taken(store, refusal.event)
     }
     stay = [refusal for refusal in refused if refusal.event.sequence not in settled]
-    return stay + (_offered(store, list(settled.values())) if settled else [])
-
-
-def _offered(store: Store, events: Sequence[AuditEvent]) -> list[Refusal]:
-    end = time.monotonic() + PATIENCE_S
-    pause = PAUSE_S[0]
-    while True:
-        try:
-            return offer(store, events)
-        except StoreUnavailable as error:
-            if time.monotonic() + pause > end:
-                raise
-            if pause == PAUSE_S[0]:
-                _log.warning("waiting for the store: %s", error)
-            time.sleep(pause)
-            pause = min(pause * 2, PAUSE_S[1])
+    return stay + (offer_patiently(store, list(settled.values()), "the store") if settled else [])

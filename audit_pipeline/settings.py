@@ -113,8 +113,12 @@ class Settings:
             jwks_file=_path("AUDIT_JWKS_FILE", given.get("AUDIT_JWKS_FILE")),
             jwt_issuer=given.get("AUDIT_JWT_ISSUER"),
             jwt_audience=given.get("AUDIT_JWT_AUDIENCE"),
-            cursor_keys=_list(given.get("AUDIT_CURSOR_KEYS", "")),
-            entitled_plans=_plans(given.get("AUDIT_ENTITLED_PLANS", "business,enterprise")),
+            cursor_keys=_some("AUDIT_CURSOR_KEYS", given.get("AUDIT_CURSOR_KEYS", ""), "one key, or several"),
+            entitled_plans=_some(
+                "AUDIT_ENTITLED_PLANS",
+                given.get("AUDIT_ENTITLED_PLANS", "business,enterprise"),
+                "such as business,enterprise, or nothing at all, so that no plan is needed",
+            ),
             trusted_proxies=_networks("AUDIT_TRUSTED_PROXIES", given.get("AUDIT_TRUSTED_PROXIES", "")),
             allowed_hosts=_hosts(given.get("AUDIT_ALLOWED_HOSTS", ",".join(LOOPBACK_HOSTS))),
             cors_origins=_origins(given.get("AUDIT_CORS_ORIGINS", "")),
@@ -125,8 +129,11 @@ class Settings:
         verifiers = [name for name in ("AUDIT_JWT_SECRET", "AUDIT_JWKS_URL", "AUDIT_JWKS_FILE") if given.get(name)]
         if len(verifiers) > 1:
             raise SettingsError(f"{' and '.join(verifiers)} are set; allowed is one of them")
-        if made.jwks_url and not made.jwks_url.startswith(("https://", "http://")):
+        if made.jwks_url and not re.fullmatch(r"https?://[^\s/?#]+([/?]\S*)?", made.jwks_url):
             raise SettingsError("AUDIT_JWKS_URL: not a URL; allowed are https:// and http:// addresses")
+        for name in ("AUDIT_JWT_SECRET", "AUDIT_CURSOR_KEYS"):
+            if not _is_text(given.get(name, "")):
+                raise SettingsError(f"{name}: is no UTF-8; allowed is text, such as openssl rand -base64 48 prints")
         return made
 
 
@@ -220,14 +227,17 @@ def _list(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-def _plans(value: str) -> tuple[str, ...]:
-    plans = _list(value)
-    if value and not plans:
-        raise SettingsError(
-            f"AUDIT_ENTITLED_PLANS: {value[:40]!r} names no plan; allowed are such as business,enterprise, or nothing "
-            "at all, so that no plan is needed"
-        )
-    return plans
+def _some(name: str, value: str, allowed: str) -> tuple[str, ...]:
+    """A list. Raises SettingsError where nothing but commas is in it."""
+    parts = _list(value)
+    if value and not parts:
+        raise SettingsError(f"{name}: {value[:40]!r} names none; allowed are {allowed}")
+    return parts
+
+
+def _is_text(value: str) -> bool:
+    """Whether the environment had UTF-8 there: Python hands on other bytes as surrogates."""
+    return value == value.encode(errors="replace").decode()
 
 
 def _networks(name: str, value: str) -> Networks:
@@ -241,13 +251,14 @@ def _networks(name: str, value: str) -> Networks:
 
 
 def _hosts(value: str) -> tuple[str, ...]:
-    for host in _list(value):
+    hosts = _some("AUDIT_ALLOWED_HOSTS", value, "such as audit.example.com,*.example.com")
+    for host in hosts:
         if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]", host):
             raise SettingsError(
                 f"AUDIT_ALLOWED_HOSTS: {host[:80]!r} is no host name; allowed are names without scheme and port, such "
                 "as audit.example.com, *.example.com, 10.0.0.1 or [::1]"
             )
-    return tuple(host.lower() for host in _list(value))
+    return tuple(host.lower() for host in hosts)
 
 
 def _origins(value: str) -> tuple[str, ...]:

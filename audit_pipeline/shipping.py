@@ -89,9 +89,11 @@ class ShippingLock:
             raise SpoolError(f"{self._path}: cannot be opened: {error.strerror}") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             os.close(file)
-            return False
+            if isinstance(error, BlockingIOError):
+                return False
+            raise SpoolError(f"{self._path}: cannot be locked: {error.strerror}") from error
         self._file = file
         self.stopped = _read(file).stopped
         self._tell(self.stopped)
@@ -149,6 +151,8 @@ def shipping_of(spool: Path) -> Shipping:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return told
+        except OSError:
+            return Shipping(None)
         return replace(told, process=None)
 
 

@@ -86,7 +86,9 @@ def audit_log(pipeline: AuditPipeline | None = None, *, on_invalid: str = "raise
     settings = Settings(store_url="memory://")
     log = AuditLog(AuditPipeline.open(settings=settings, on_invalid=on_invalid, ship=False))
     redirected = {"prepare": log.pipeline.prepare, "accept": log.pipeline.accept}
+    before: dict[str, Any] = {}
     if pipeline is not None:
+        before = {name: vars(pipeline)[name] for name in redirected if name in vars(pipeline)}
         vars(pipeline).update(redirected)
     try:
         with no_unaudited_requests():
@@ -95,6 +97,7 @@ def audit_log(pipeline: AuditPipeline | None = None, *, on_invalid: str = "raise
         if pipeline is not None:
             for name in redirected:
                 del vars(pipeline)[name]
+            vars(pipeline).update(before)  # those of an `audit_log` around this one
         log.close()
 
 

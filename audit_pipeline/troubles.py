@@ -82,7 +82,7 @@ def troubles(spool: Spool, gaps: Gaps) -> Iterator[Trouble]:
     except (SpoolError, OSError):
         return
     if status.free < low and (refusal is None or refusal.reason != "disk"):
-        text = f"{status.free / 1e6:,.1f} MB are free on its disk; that is little below {low / 1e6:,.1f}"
+        text = f"{status.free / 1e6:,.1f} MB are free on its disk; that is less than {low / 1e6:,.1f}"
         yield Trouble("disk-low", text, "Free some room there.")
     if status.damaged:
         names = ", ".join(file.name for file in status.damaged)

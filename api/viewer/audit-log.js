@@ -105,6 +105,7 @@ export class AuditLog extends LitElement {
     this.#left.abort();
     clearTimeout(this.#typing);
     this.cancelExport();
+    this.exporting?.stop?.();
   }
 
   willUpdate(changed) {
@@ -253,6 +254,7 @@ export class AuditLog extends LitElement {
   setZone(zone) {
     // Days end at other moments, later perhaps than what is read.
     this.#move({ zone }, { again: isDay(this.view.to) });
+    if (this.following.on) this.following.begin(this.view);
   }
 
   setTimed(timed) {

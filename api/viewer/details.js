@@ -2,11 +2,9 @@
 
 import { html, nothing } from "./vendor/lit.js";
 import { exactTime } from "./dates.js";
+import { LONGEST_SEARCH } from "./filters.js";
 import { visibleLines } from "./symbols.js";
 import { badge } from "./table.js";
-
-// Characters of `q`.
-const LONGEST_SEARCH = 256;
 
 /** `state` is `{ id, entry }`, `{ id, problem }`, or `{ id }` while it is being loaded. */
 export function details(host, state) {

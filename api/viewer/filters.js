@@ -7,7 +7,7 @@ import { ICONS } from "./table.js";
 import { applied } from "./view.js";
 
 // Characters that the API takes.
-const LONGEST_SEARCH = 256;
+export const LONGEST_SEARCH = 256;
 
 export function toolbar(host) {
   const { t, view } = host;

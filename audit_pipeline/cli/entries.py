@@ -18,7 +18,7 @@ import orjson
 
 from ..actions import catalogue
 from ..errors import SettingsError, StoreMismatch, StoreMissing, StoreUnavailable
-from ..event import NO_ID, AuditEvent, is_id
+from ..event import NO_ID, AuditEvent, is_new_id
 from ..export import csv_chunks, export_context, file_name
 from ..files import replacing
 from ..importing import NDJSONReader, Rejected
@@ -79,7 +79,7 @@ def emit(
     action: str, context: tuple[str, ...], as_json: bool, store: str | None, spool: str | None, **given: Any
 ) -> int:
     """Record one entry, and print its id. When this returns, the entry is on disk."""
-    if given["id"] is not None and not is_id(given["id"]):
+    if given["id"] is not None and not is_new_id(given["id"]):
         # A new one in its place would be another one each time that the call is tried again.
         raise click.BadParameter(f"{given['id'][:80]!r} is {NO_ID}", param_hint="--id")
     given["context"] = dict(_pair(text) for text in context)

@@ -56,11 +56,15 @@ NAMED = 3
 
 
 @click.command()
+@json_option
 @place_options
-def setup(store: str | None, spool: str | None) -> int:
+def setup(as_json: bool, store: str | None, spool: str | None) -> int:
     """Install or update what the store needs. Safe to repeat; the first entry does it too."""
     with opened_store(settings_of(store, spool)) as opened:
         done = opened.setup()
+        if as_json:
+            click.echo(orjson.dumps({"done": done, "store": opened.check()}))
+            return DONE
         for sentence in done:
             click.echo(sentence)
         click.echo(("" if done else "nothing to do; ") + opened.check())
@@ -134,6 +138,9 @@ def _replay(settings: Settings, as_json: bool) -> int:
 @click.option("--spool", hidden=True)
 def token(scope: str, plan: str | None, org: str, sub: str, ttl: int, store: str | None, spool: str | None) -> int:
     """Print a bearer token, signed with AUDIT_JWT_SECRET."""
+    for name, value in (("--org", org), ("--sub", sub)):
+        if not value:
+            raise click.BadParameter("is empty, and such a token is refused; leave it out", param_hint=name)
     for name in scope.split():
         if name not in SCOPES:
             raise click.BadParameter(f"{name!r} is no scope; allowed are {', '.join(SCOPES)}", param_hint="--scope")

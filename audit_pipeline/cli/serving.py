@@ -123,7 +123,8 @@ def _serve(settings: Settings, host: str, listening: socket.socket) -> None:
             "AUDIT_JWKS_FILE, or use --host 127.0.0.1"
         )
     # Ends the `with` blocks that this runs in; uvicorn's own handler, which stops it first, raises the signal again.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(DONE))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(DONE))
     # That a key was made for this run needs no warning here: the link with its token is printed.
     logging.getLogger("audit_pipeline.keys").setLevel(logging.ERROR)
     place = _place(settings)  # before the store is made

@@ -28,6 +28,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MUTATING = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 _WITH_PORT = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>\d+\.\d+\.\d+\.\d+))(?::\d{1,5})?\Z", re.ASCII)
+MOST_PLACES, OTHERS = 1000, "others"
+"""How many places `unaudited` counts by themselves, and what the rest of them are called."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 
 _log = logging.getLogger("audit_pipeline.completeness")
@@ -97,7 +99,7 @@ class AuditMiddleware:
         names = {getattr(route, "name", None), getattr(endpoint, "__name__", None)}
         if not names & self._exempt:
             place = f"{scope['method']} {_template(scope)}"
-            unaudited[place] += 1
+            unaudited[place if place in unaudited or len(unaudited) < MOST_PLACES else OTHERS] += 1
             meant = f"; {question}" if (question := catalogue.meant(unknown)) else ""
             logged = f" (it logged {unknown[:64]!r}, which is no action{meant})" if unknown else ""
             _log.warning(
@@ -114,7 +116,8 @@ def _template(scope: Scope) -> str:
     """The path of the route that took a request, with the names of its parameters: `/domains/{name}`.
 
     A route knows only its own end of the path, not the prefix or the mount that it is under: of what stands before
-    it, the parts that are parameters are named. So there are as many of these as routes, not as paths.
+    it, the parts that are parameters are named. So there are as many of these as routes, not as paths, but where a
+    framework tells of no route.
     """
     path, route = scope.get("path", ""), scope.get("route")
     own: str = getattr(route, "path", "")

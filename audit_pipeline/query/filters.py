@@ -41,6 +41,8 @@ BUCKETS = 60
 """Spans of time in a histogram, at the most, unless it is asked for with another number."""
 FILTERS = ("q", "action", "category", "from", "to", "tz", "user", "outcome", "ip", "sort")
 """The parameters of a Query. `action` and `category` may be repeated."""
+MOST_HINTS = 3
+"""For how many wrong names of a query the nearest right ones are looked for."""
 
 T = TypeVar("T")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -198,7 +200,8 @@ def _members(parameters: _Parameters, name: str, allowed: Sequence[str]) -> froz
     values = parameters.all(name)
     for value in values:
         if value not in allowed:
-            near = get_close_matches(value[:64], allowed, 3)
+            # A hint takes a millisecond, and a request has room for a thousand names.
+            near = get_close_matches(value[:64], allowed, 3) if len(parameters.errors) < MOST_HINTS else []
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             listed = "`audit-pipeline actions` and GET /v1/actions list all"
             parameters.errors.append((name, f"no such {name}: {hint}{listed}, the file of AUDIT_CATALOGUE adds more"))

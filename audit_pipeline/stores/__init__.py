@@ -1,4 +1,4 @@
-"""The stores there are. A store is one file of this folder: a module that defines a subclass of `Store` called STORE.
+"""The stores there are. A store is one module or package of this folder, with a subclass of `Store` called STORE.
 
 Nothing else names one: a module is found by the scheme of a store URL, up to a `+`, and loaded when it is asked for.
 """

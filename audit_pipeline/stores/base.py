@@ -90,11 +90,11 @@ class StoreURL:
                 "AUDIT_STORE_URL: not a URL; allowed are sqlite:///relative.db, sqlite:////absolute.db, memory://, "
                 "opensearch://host:9200 and opensearch+https://host:9200"
             ) from None
-        if "#" in url or (parts.netloc and "@" in parts.path):
+        if "#" in url or "@" in parts.query or (parts.netloc and "@" in parts.path):
             # Otherwise a part of a password, or of a file's name, would be taken for something else.
             raise SettingsError(
                 f"AUDIT_STORE_URL: {parts.scheme or 'the URL'} has a # or @ at a place where none is allowed; write "
-                "special characters of a password or a file name as %23 (#), %2F (/), %40 (@)"
+                "special characters of a password or a file name as %23 (#), %2F (/), %3F (?), %40 (@)"
             )
         self.scheme = parts.scheme
         self.hosts = parts.netloc.rpartition("@")[2]

@@ -11,6 +11,7 @@ import base64
 import csv
 import io
 import json
+import logging
 import random
 import threading
 import time
@@ -255,13 +256,18 @@ def test_unknown_keys_cannot_be_used_to_hammer_the_place_that_publishes_them(key
     assert keys.asked == 1
 
 
-def test_a_place_that_is_down_is_not_hammered_either(keyed: API, keys: KeyServer) -> None:
-    """While the keys cannot be had, they are asked for once in a while, not with each request."""
+def test_a_place_that_is_down_is_not_hammered_either(
+    keyed: API, keys: KeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the keys cannot be had, they are asked for once in a while, not with each request; the log says why."""
     keys.publish("one")
     keys.status = 500
-    for _ in range(30):
-        check_problem(keyed.get("/v1/actions", token=keys.token("one")), 503, "keys-unavailable")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(30):
+            check_problem(keyed.get("/v1/actions", token=keys.token("one")), 503, "keys-unavailable")
     assert keys.asked == 1
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["no keys could be had from AUDIT_JWKS_URL: HTTP 500"]
 
 
 @pytest.mark.parametrize(

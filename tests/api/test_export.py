@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -240,6 +241,36 @@ def test_a_failure_midway_breaks_the_transfer(api: API, watched: list[Watched]) 
         assert b"disk" not in received
         assert watched[0].closed.wait(10)
         assert httpx.get(f"{address}/healthz").status_code == 200
+
+
+def test_to_http_1_0_it_is_sent_with_its_size_or_not_at_all(api: API, watched: list[Watched]) -> None:
+    """There are no chunks there, by which a broken transfer could be told from a whole one: some proxies ask so."""
+    expected = 0
+    with served(api.app) as address:
+        for error in (None, StoreUnavailable("/var/lib/audit.db: the disk is gone")):
+            host, _, port = address.removeprefix("http://").partition(":")
+            with socket.create_connection((host, int(port)), 10) as connection:
+                head = (f"GET {PATH} HTTP/1.0", f"Host: {host}", f"Authorization: Bearer {api.token()}", "", "")
+                connection.sendall("\r\n".join(head).encode())
+                end = time.monotonic() + 10
+                while len(watched) <= expected:
+                    assert time.monotonic() < end
+                    time.sleep(0.01)
+                watched[expected].error = error
+                watched[expected].go_on.set()
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))
+            first, _, rest = answer.partition(b"\r\n")
+            headers, _, body = rest.partition(b"\r\n\r\n")
+            if error is None:
+                assert b" 200 " in first
+                assert f"content-length: {len(body)}".encode() in headers.lower().splitlines()
+                assert body.count(b"\r\n") == 31
+            else:
+                assert b" 503 " in first
+                assert b"store-unavailable" in body
+                assert b"disk" not in body
+            assert watched[expected].closed.wait(10)
+            expected += 1
 
 
 def test_a_client_that_leaves_frees_the_snapshot(api: API, watched: list[Watched]) -> None:

@@ -189,3 +189,10 @@ def test_requests_at_once_are_told_apart(hosted: Hosted) -> None:
 
     anyio.run(all_at_once)
     assert sorted(found) == [("alice", ["alice"])] * 10 + [("bob", ["bob"])] * 10
+
+
+@pytest.mark.parametrize("org", ["", "x" * 257, "\ud800", None])
+def test_a_caller_has_an_organisation_of_its_own(org: Any) -> None:
+    """A name that would be cut or changed on its way into an entry is refused: it could be another organisation's."""
+    with pytest.raises(ValueError, match=r"Caller: org is no text of 1 to 256 characters; allowed is one, such as"):
+        Caller("alice", org, ALL, "business", LATER)

@@ -13,8 +13,7 @@ import pytest
 from audit_pipeline.api.deps import MAX_BODY
 
 from audit_pipeline.actions import catalogue
-from audit_pipeline.query import Query, Window
-from audit_pipeline.stores import Page
+from audit_pipeline.event import now_ms, uuid7
 
 from .conftest import API, check_problem
 
@@ -67,10 +66,13 @@ def test_one_wrong_event_refuses_all_and_each_is_named(api: API) -> None:
         {"action": ["domain.created"]},
         None,
         {"event": "domain.created"},
+        {"action": "domain.created", "id": uuid7(now_ms() + 2 * 86_400_000, 5)},
+        {"action": "domain.created", "id": uuid7(5, 5)},
     ]
     body = check_problem(api.post(events), 422, "invalid-query")
     named = {error["parameter"]: error["detail"] for error in body["errors"]}
-    assert set(named) == {"[1].action", "[2].action", "[3].id", "[4].org", "[5]", "[6].action", "[7]", "[8].action"}
+    assert set(named) == {"[1].action", "[2].action", "[3].id", "[4].org", "[5]", "[6].action", "[7]", "[8].action",
+                          "[9].id", "[10].id"}  # fmt: skip
     assert "domain.created" in named["[1].action"]
     assert "its key is `action`, not `event`" in named["[8].action"]
     alone = check_problem(api.post({"action": "nope"}), 422, "invalid-query")
@@ -172,14 +174,22 @@ def test_each_action_of_the_catalogue_can_be_posted(memory_api: API) -> None:
     }
 
 
-def test_searches_that_take_long_hold_up_no_recording(memory_api: API, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many searches wait for the store, an entry is recorded, and a probe answered."""
-    search = memory_api.pipeline.store.search
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("search", "/v1/events"), ("snapshot", "/v1/events/export.csv"), ("check", "/readyz")],
+)
+def test_a_store_that_takes_long_holds_up_no_recording(
+    memory_api: API, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
+    """However many searches, exports or probes wait for the store, an entry is recorded; and a probe is answered."""
+    asked = getattr(memory_api.pipeline.store, method)
     answered = threading.Event()
+    monkeypatch.setattr("audit_pipeline.api.deps.MAX_EXPORTS", 100)
+    memory_api = memory_api.with_settings()
 
-    def slow(query: Query, window: Window) -> Page:
+    def slow(*given: Any, **more: Any) -> Any:
         assert answered.wait(20)
-        return search(query, window)
+        return asked(*given, **more)
 
     async def work() -> list[int]:
         transport = httpx.ASGITransport(memory_api.app, client=("127.0.0.1", 40_000))
@@ -188,15 +198,15 @@ def test_searches_that_take_long_hold_up_no_recording(memory_api: API, monkeypat
             httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000", headers=bearer) as client,
             asyncio.TaskGroup() as tasks,
         ):
-            searches = [tasks.create_task(client.get("/v1/events")) for _ in range(60)]
+            waiting = [tasks.create_task(client.get(path)) for _ in range(60)]
             try:
                 await asyncio.sleep(0.1)
                 recorded = await asyncio.wait_for(client.post("/v1/events", json={"action": "domain.created"}), 5)
-                probed = await asyncio.wait_for(client.get("/readyz"), 5)
-                assert not any(task.done() for task in searches)
+                probed = await asyncio.wait_for(client.get("/healthz" if path == "/readyz" else "/readyz"), 5)
+                assert not any(task.done() for task in waiting)
             finally:
                 answered.set()
-        return [recorded.status_code, probed.status_code, *{task.result().status_code for task in searches}]
+        return [recorded.status_code, probed.status_code, *{task.result().status_code for task in waiting}]
 
-    monkeypatch.setattr(memory_api.pipeline.store, "search", slow)
+    monkeypatch.setattr(memory_api.pipeline.store, method, slow)
     assert asyncio.run(work()) == [202, 200, 200]

@@ -36,12 +36,12 @@ from audit_pipeline import cli, copying
 
 when, number, url_from, url_to = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 marks = offered = 0
-really_offer, really_note = copying.offer, copying.Copy._note
+really_offer, really_note = copying.offer_patiently, copying.Copy._note
 
-def offer(store, events):
+def offer(store, events, called):
     global offered
     offered += len(events)
-    return really_offer(store, events)
+    return really_offer(store, events, called)
 
 def note(*given):
     global marks
@@ -52,7 +52,7 @@ def note(*given):
     if when == "after" and marks == 2:
         os.kill(os.getpid(), number)
 
-copying.offer, copying.Copy._note = offer, note
+copying.offer_patiently, copying.Copy._note = offer, note
 sys.argv[1:] = ["copy", url_from, url_to, "--json"]
 try:
     cli.main()

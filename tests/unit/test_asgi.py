@@ -23,6 +23,7 @@ from starlette.routing import Mount, Route
 
 from audit_pipeline import AuditEvent, AuditMiddleware, SettingsError, bind_actor
 from audit_pipeline.context import current_actor, unaudited
+from audit_pipeline.integrations.asgi import MOST_PLACES, OTHERS
 from audit_pipeline.testing import AuditLog, audit_log
 
 PROXIES = ("10.0.0.0/8", "fd00::/8", "192.0.2.1")
@@ -391,13 +392,16 @@ def test_plain_starlette_is_watched_too(log: AuditLog) -> None:
 
 
 def test_an_application_without_routes_is_counted_by_its_path(log: AuditLog) -> None:
-    """Where a framework names no route the path stands for it."""
+    """Where a framework names no route the path stands for it; of very many, the rest is counted together."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await PlainTextResponse("done")(scope, receive, send)
 
     ask(AuditMiddleware(app), "POST", "/x")
     assert dict(unaudited) == {"POST /x": 1}
+    for number in range(MOST_PLACES + 5):
+        ask(AuditMiddleware(app), "POST", f"/{number}")
+    assert (len(unaudited), unaudited[OTHERS], unaudited["POST /7"]) == (MOST_PLACES + 1, 6, 1)
 
 
 def test_what_left_an_entry_or_changed_nothing_is_not_counted(log: AuditLog) -> None:

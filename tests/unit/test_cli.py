@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from audit_pipeline import AuditPipeline, SettingsError
 from audit_pipeline.cli import entries, main
 from audit_pipeline.cli.serving import _listen, _place
 from audit_pipeline.copying import Copy
+from audit_pipeline.event import now_ms, uuid7
 from audit_pipeline.settings import Settings
 from audit_pipeline.shipper_process import ShipperProcess
 from audit_pipeline.spool import Quarantined
@@ -132,7 +134,7 @@ def test_from_emit_to_export() -> None:
 
 
 def test_serve_prints_a_link_that_works(start: Any, place: Path) -> None:
-    """`serve` prints one link; its token opens the API, and entries posted to it are found; SIGTERM ends it with 0.
+    """`serve` prints a link; its token opens the API, and entries posted to it are found; SIGTERM or Ctrl-C ends it: 0.
 
     On stderr it names the store, and says where that is new: a server in the wrong folder shows an empty log.
     """
@@ -149,8 +151,9 @@ def test_serve_prints_a_link_that_works(start: Any, place: Path) -> None:
     assert (server.returncode, out, err) == (0, "", f"{store}, which is new and empty\n")
     again = start("serve", "--port", "0")
     assert httpx.get(again.stdout.readline().partition("/#")[0] + "/healthz", timeout=10).status_code == 200
-    again.send_signal(signal.SIGTERM)
+    again.send_signal(signal.SIGINT)
     assert again.communicate(timeout=20) == ("", f"{store}\n")
+    assert again.returncode == 0
 
 
 def test_serve_names_a_store_without_its_password() -> None:
@@ -427,13 +430,24 @@ def test_emit_takes_all_that_an_entry_has(run: Run) -> None:
     assert run("search").err.startswith("0 entries;")
 
 
-@pytest.mark.parametrize("event_id", ["order-17", "", "019AB3C0-7D1B-7C3E-9F00-3D5A0B6C1E2F", "\udcff"])
+@pytest.mark.parametrize(
+    "event_id",
+    [
+        "order-17",
+        "",
+        "019AB3C0-7D1B-7C3E-9F00-3D5A0B6C1E2F",
+        "\udcff",
+        uuid7(5, 5),
+        uuid7(now_ms() + 2 * 86_400_000, 5),
+    ],
+    ids=count(),
+)
 def test_emit_refuses_what_is_no_id(run: Run, place: Path, event_id: str) -> None:
     """An id that is none is wrong use, told as the API tells it: under another id, a second try would be a double."""
     wrong = run("emit", "domain.created", "--id", event_id)
     assert (wrong.status, wrong.out) == (2, "")
     message = " ".join(wrong.err.split())
-    assert f"--id: {event_id!r} is not a UUIDv7 in lower case with hyphens; leave it out to have one made" in message
+    assert f"--id: {event_id!r} is not a UUIDv7 in lower case with hyphens, of the last ten years; leave it" in message
     assert list(place.iterdir()) == []
 
 
@@ -919,7 +933,7 @@ def test_copy_that_is_interrupted_is_resumed(run: Run, state: Path) -> None:
 def test_copy_into_a_store_that_goes_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A target that stays unavailable ends the copy with one line that says how to go on."""
     fill(run, 3)
-    monkeypatch.setattr("audit_pipeline.copying.PATIENCE_S", 0)
+    monkeypatch.setattr("audit_pipeline.offering.PATIENCE_S", 0)
     run("setup", "--store", "sqlite:///other.db")
     monkeypatch.setattr("audit_pipeline.stores.sqlite.BUSY_MS", 10)
     db = apsw.Connection("other.db")
@@ -1355,3 +1369,21 @@ def test_an_export_never_replaces_a_database(run: Run, tmp_path: Path) -> None:
         assert done.status == 2
         assert "is a database" in done.err
         assert file.stat().st_ino == before
+
+
+def test_setup_says_what_it_did(run: Run, place: Path) -> None:
+    """In lines, or as JSON; the second time there is nothing to do."""
+    first, again = run("setup", "--json"), run("setup", "--json")
+    assert orjson.loads(first.out)["done"] == [f"{place / 'audit.db'}: created"]
+    assert orjson.loads(again.out)["done"] == []
+    assert orjson.loads(again.out)["store"].startswith(f"sqlite {place / 'audit.db'}: version ")
+    assert run("setup").out.startswith("nothing to do; sqlite ")
+
+
+@pytest.mark.parametrize("option", ["--org", "--sub"])
+def test_a_token_that_would_be_refused_is_not_made(run: Run, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    """An empty organisation or name is refused where the token is made, not where it is used."""
+    monkeypatch.setenv("AUDIT_JWT_SECRET", "x" * 40)
+    ended = run("token", option, "")
+    assert (ended.status, ended.out) == (2, "")
+    assert option in ended.err

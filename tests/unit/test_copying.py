@@ -10,14 +10,15 @@ from pathlib import Path
 import apsw
 import pytest
 
-from audit_pipeline import SettingsError, StoreUnavailable, copying
+from audit_pipeline import SettingsError, StoreUnavailable, offering
 from audit_pipeline.actions import catalogue
 from audit_pipeline.copying import Copied, Copy, same_place
 from audit_pipeline.errors import StoreError, StoreMissing
 from audit_pipeline.event import AuditEvent, IdFactory, now_ms, uuid7
 from audit_pipeline.normalize import build_event
 from audit_pipeline.offering import BATCH, in_batches
-from audit_pipeline.stores import Refusal, Store, open_store
+from audit_pipeline.query import Query
+from audit_pipeline.stores import Refusal, Snapshot, Store, open_store
 from audit_pipeline.stores.memory import MemoryStore
 
 IDS = IdFactory()
@@ -52,8 +53,8 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Time passes only while the copy pauses."""
     taken: list[float] = []
-    monkeypatch.setattr(copying.time, "sleep", taken.append)
-    monkeypatch.setattr(copying.time, "monotonic", lambda: sum(taken))
+    monkeypatch.setattr(offering.time, "sleep", taken.append)
+    monkeypatch.setattr(offering.time, "monotonic", lambda: sum(taken))
     return taken
 
 
@@ -283,3 +284,24 @@ def test_without_a_folder_for_the_mark_there_is_no_copy(tmp_path: Path, monkeypa
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     with pytest.raises(SettingsError, match=r"file/audit-pipeline cannot be made .*; set XDG_STATE_HOME"):
         Copy(MemoryStore(), MemoryStore())
+
+
+def test_what_is_looked_up_at_once_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large organisation is copied part by part, whatever part of it has one and the same time."""
+    monkeypatch.setattr("audit_pipeline.copying.PART", 10)
+    source, target, asked = MemoryStore(), MemoryStore(), []
+    source.append([entry(place, org) for org in ("a", "b") for place in range(25)])
+    source.append([entry(0, "b", id=uuid7(NOW, number)) for number in range(35)])
+    real = source.snapshot
+
+    def snapshot(query: Query, limit: int, **given: bool) -> Snapshot:
+        asked.append(limit)
+        return real(query, limit, **given)
+
+    monkeypatch.setattr(source, "snapshot", snapshot)
+    copy = Copy(source, target)
+    finish(copy)
+    assert entries(target) == entries(source)
+    assert (copy.copied, copy.resumed_at) == (Copied(85, 0), None)
+    assert len(asked) > 6
+    assert max(asked) < 85

@@ -403,3 +403,12 @@ def test_all_wrong_places_are_named_at_once() -> None:
     """Page size, page and cursor are each named, and once."""
     found = page_errors(page_size=["10", "25"], page="0", cursor=["a", "b"])
     assert [name for name, _ in found] == ["page_size", "page", "cursor"]
+
+
+def test_of_very_many_wrong_names_only_some_are_compared() -> None:
+    """A hint takes a millisecond, and a request has room for a thousand names."""
+    wrong = [f"domain.create{number}" for number in range(1000)]
+    with pytest.raises(InvalidQuery) as raised:
+        parse_query({"action": wrong}, "default")
+    assert len(raised.value.errors) == 1000
+    assert [("did you mean" in why) for _, why in raised.value.errors[:5]] == [True, True, True, False, False]

@@ -99,6 +99,9 @@ def test_a_key_that_cannot_be_kept_is_a_settings_error(tmp_path: Path) -> None:
         cursor_keys(Settings(), tmp_path / "file" / "spool.db")
     with pytest.raises(SettingsError, match="No such file"):
         cursor_keys(Settings(), tmp_path / "none" / "spool.db")
+    (tmp_path / "b.db.cursor-key").touch()  # as a power loss may leave it
+    with pytest.raises(SettingsError, match=r"b\.db\.cursor-key is empty; delete it, and another one is made"):
+        cursor_keys(Settings(), tmp_path / "b.db")
     (tmp_path / "a.db.cursor-key").mkdir()
     with pytest.raises(SettingsError, match="Is a directory"):
         cursor_keys(Settings(), tmp_path / "a.db")

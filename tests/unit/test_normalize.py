@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, IntEnum
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import count
 from pathlib import Path
 from types import FunctionType, MappingProxyType
@@ -593,6 +593,7 @@ def test_a_given_id_is_kept() -> None:
     assert (made(id=given_id).id, made(id=given_id).timestamp) == (given_id, NOW - 5000)
     assert made(id=given_id, timestamp=datetime.fromtimestamp(NOW // 1000, UTC)).timestamp == NOW // 1000 * 1000
     assert type(made(id=OddText(given_id)).id) is str
+    assert made(id=uuid.UUID(given_id)).id == given_id
 
 
 @pytest.mark.parametrize(
@@ -871,6 +872,38 @@ def test_numbers_that_are_the_own_address_are_masked(value: Any, kept: Any) -> N
     """As one number, as bytes, or as four numbers in a row; others stay what they are."""
     given_values = {"user": "alice", "ip": "203.0.113.9", "context": {"n": value}}
     assert build_event(ACTION, given_values, IDS).context == {"n": kept}
+
+
+V6 = ip_address("2001:db8:1:2:3:4:5:6789")
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (list(V6.packed), "2001:db8:1:2:3:4:5:xxxx"),
+        (V6.exploded.split(":"), "2001:db8:1:2:3:4:5:xxxx"),
+        (V6.exploded.upper().split(":"), "2001:db8:1:2:3:4:5:xxxx"),
+        (str(V6).split(":"), "2001:db8:1:2:3:4:5:xxxx"),
+        (tuple(int(group, 16) for group in str(V6).split(":")), "2001:db8:1:2:3:4:5:xxxx"),
+        ([1, *V6.packed, 443], [1, "2001:db8:1:2:3:4:5:xxxx", 443]),
+        (str(list(V6.packed)), "[2001:db8:1:2:3:4:5:xxxx]"),
+        (f"from {V6.packed[0]},{','.join(map(str, V6.packed[1:]))}.", "from 2001:db8:1:2:3:4:5:xxxx."),
+        ([*V6.packed[:15], V6.packed[15] - 1], [*V6.packed[:15], V6.packed[15] - 1]),
+        (f"{V6.packed[0]}, 1", "32, 1"),
+    ],
+    ids=repr,
+)
+def test_numbers_that_are_the_own_address_in_ipv6_are_masked(value: Any, kept: Any) -> None:
+    """As sixteen octets or eight groups in a row, in a list or in its text; others stay what they are."""
+    given_values = {"user": "alice", "ip": str(V6), "context": {"n": value}}
+    assert build_event(ACTION, given_values, IDS).context == {"n": kept}
+
+
+@pytest.mark.parametrize("character", ["x", "é", '"', "👍"])
+def test_what_a_long_value_was_cut_from_is_told_in_bytes(character: str) -> None:
+    """The size is that of the canonical form, as the limit is."""
+    context = {"body": character * 100_000}
+    made(f"context: cut from {len(canonical_json(context)):,} bytes to 65,", context=context)
 
 
 @pytest.mark.parametrize("field", ["target", "user", "key", "detail", "value"])

@@ -31,6 +31,7 @@ from audit_pipeline import (
 from audit_pipeline.actions import catalogue
 from audit_pipeline.event import AuditEvent
 from audit_pipeline.query import Query, Window
+from audit_pipeline.settings import Settings
 from audit_pipeline.shipper import Shipper
 from audit_pipeline.shipping import ShippingLock
 from audit_pipeline.stores import Refusal, open_store
@@ -687,3 +688,14 @@ def test_the_environment_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with AuditPipeline.open("sqlite:///other.db"):
         pass
     assert (tmp_path / "other.spool.db").exists()
+
+
+def test_what_is_given_beside_settings_wins(tmp_path: Path) -> None:
+    """A store or a spool that is named is taken, whatever the settings say."""
+    settings = Settings(store_url=f"sqlite:///{tmp_path / 'a.db'}", spool=tmp_path / "a.spool.db")
+    with AuditPipeline.open(f"sqlite:///{tmp_path / 'b.db'}", spool=tmp_path / "c.db", settings=settings) as audit:
+        audit.record("domain.created")
+        assert audit.flush(10)
+    assert {path.name for path in tmp_path.glob("*.db")} == {"b.db", "c.db"}
+    with AuditPipeline.open(settings=settings) as audit:
+        assert audit.spool.path == tmp_path / "a.spool.db"

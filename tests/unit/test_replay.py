@@ -14,7 +14,7 @@ import apsw
 import orjson
 import pytest
 
-from audit_pipeline import AuditPipeline, StoreUnavailable
+from audit_pipeline import AuditPipeline, StoreUnavailable, offering
 from audit_pipeline import replay as replay_module
 from audit_pipeline import spool as spool_module
 from audit_pipeline.actions import catalogue
@@ -160,8 +160,8 @@ def test_a_damaged_row_is_passed_over(url: str, spool: Path) -> None:
 
 def test_a_store_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch is offered again for a while; then the command ends with the store's error, and can be run again."""
-    monkeypatch.setattr(replay_module, "PAUSE_S", (0.001, 0.002))
-    monkeypatch.setattr(replay_module, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(offering, "PAUSE_S", (0.001, 0.002))
+    monkeypatch.setattr(offering, "PATIENCE_S", 0.1)
     failures = [StoreUnavailable("down")] * 5
 
     class Failing(MemoryStore):
@@ -203,9 +203,9 @@ def test_what_is_deleted_meanwhile_is_counted(
     with closing(Spool(spool, None)) as held:
         # Rows that cannot be read are passed over as before: between two batches too.
         held.file.ask(lambda db: db.execute("UPDATE entries SET body = x'00' WHERE sequence IN (1000, 1001, 1002)"))
-    offer, left = replay_module.offer, [True]
+    offer, left = replay_module.offer_patiently, [True]
 
-    def slow(store: Store, events: Sequence[AuditEvent]) -> list[Refusal]:
+    def slow(store: Store, events: Sequence[AuditEvent], called: str) -> list[Refusal]:
         if left and left.pop():
             with closing(Spool(spool, None)) as held:
                 if more:
@@ -214,9 +214,9 @@ def test_what_is_deleted_meanwhile_is_counted(
                 monkeypatch.setattr(spool_module, "KEEP_MS", -(10**6))
                 for _ in range(parts):
                     held.trim()
-        return offer(store, events)
+        return offer(store, events, called)
 
-    monkeypatch.setattr(replay_module, "offer", slow)
+    monkeypatch.setattr(replay_module, "offer_patiently", slow)
     monkeypatch.setattr(sys, "argv", ["audit-pipeline", "ship", "--replay", "--json", "--store", url])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -113,7 +113,14 @@ def test_each_variable_is_read(variable: str, value: str, field: str, expected: 
         ("AUDIT_JWKS_FILE", "~nobody-of-that-name/a", "write the path out"),
         ("AUDIT_CATALOGUE", "~nobody-of-that-name/a", "write the path out"),
         ("AUDIT_JWKS_URL", "id.example.com/keys", "allowed are https://"),
-        ("AUDIT_JWKS_URL", "file:///etc/passwd", "allowed are https://"),
+        *[
+            ("AUDIT_JWKS_URL", value, "allowed are https://")
+            for value in ("file:///etc/passwd", "https://", "https:///keys", "https://a b/keys", "https://?x")
+        ],
+        ("AUDIT_JWT_SECRET", "\udcff" * 40, "is no UTF-8"),
+        ("AUDIT_CURSOR_KEYS", "new,\udcff", "is no UTF-8"),
+        ("AUDIT_CURSOR_KEYS", ",", "names none; allowed are one key, or several"),
+        ("AUDIT_ALLOWED_HOSTS", ", ", "names none; allowed are such as audit.example.com"),
         *[
             ("AUDIT_TRUSTED_PROXIES", value, "such as 10.0.0.0/8")
             for value in ("x", "10.0.0.0/33", "*", "a,b\nc", "1.2.3.4:80")
@@ -134,7 +141,7 @@ def test_each_variable_is_read(variable: str, value: str, field: str, expected: 
             ("AUDIT_SPOOL_LIMIT", value, "numbers of bytes from 1048576 to 1125899906842624")
             for value in ("0", "1048575", "1125899906842625", "1G", "-1", "9" * 5000, "1e9", "١٢٣٤٥٦٧٨")
         ],
-        ("AUDIT_ENTITLED_PLANS", ",", "names no plan; allowed are such as business,enterprise"),
+        ("AUDIT_ENTITLED_PLANS", ",", "names none; allowed are such as business,enterprise"),
         *[("AUDIT_SPOOL_AGE", value, "from 1 to 999999999") for value in ("0", "-1", "1h", "1.5", "never")],
         *[("AUDIT_ON_FULL", value, "allowed are fail_closed, fail_open") for value in ("open", "FAIL_OPEN", "drop")],
         *[("AUDIT_IP_STORAGE", value, "allowed are full, masked") for value in ("none", "FULL", "full,", "x" * 5000)],
@@ -267,6 +274,9 @@ def test_a_store_whose_extra_is_missing_says_how_to_install_it(monkeypatch: pyte
         "opensearch://admin:{}@search?x",
         "opensearch://:{}@search",
         "opensearch://admin:{}%40x@search",
+        "opensearch+https://admin:Pa?{}=x@search:9200",
+        "opensearch://admin:Pa?index={}@search:9200",
+        "opensearch://a@b:Pa?{}=x@search:9200",
     ],
 )
 def test_a_password_never_shows(url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -87,6 +88,23 @@ def test_who_ships_is_told_to_other_processes(tmp_path: Path) -> None:
         assert not ShippingLock(spool).acquire()
         holder.kill()
     assert shipping_of(spool) == Shipping(None)
+
+
+def test_a_lock_that_cannot_be_had_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file system has no locks, each try says so, and closes what it opened."""
+    spool = tmp_path / "s.db"
+    assert ShippingLock(spool).acquire()
+
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    lock, before = ShippingLock(spool), len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        with pytest.raises(SpoolError, match=r"s\.db\.lock: cannot be locked: No locks available"):
+            lock.acquire()
+    assert shipping_of(spool) == Shipping(None)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize(

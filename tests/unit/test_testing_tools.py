@@ -30,6 +30,19 @@ def test_entries_are_seen_at_once_and_afterwards() -> None:
     assert log.assert_recorded("domain.created", port=25).target == "a"
 
 
+def test_one_within_another_gives_back_what_it_took(tmp_path: Path) -> None:
+    """A fixture may have begun one for the same application: it goes on afterwards; and then the application's own."""
+    with AuditPipeline.open("memory://", spool=tmp_path / "s.db", ship=False) as audit:
+        with audit_log(audit) as outer:
+            with audit_log(audit) as inner:
+                audit.record("domain.created", user="a", ip="")
+            audit.record("domain.deleted", user="a", ip="")
+        audit.record("user.created", user="a", ip="")
+        assert [event.action for event in inner.entries] == ["domain.created"]
+        assert [event.action for event in outer.entries] == ["domain.deleted"]
+        assert audit.status().accepted == 1
+
+
 def test_an_entry_is_found_by_fields_and_context() -> None:
     """`assert_recorded` gives the newest entry whose fields, address in full and context keys are as expected."""
     with audit_log() as log:
