@@ -15,6 +15,7 @@ from playwright.sync_api import Page, expect
 
 from .chromium import Heard
 from .server import Live
+from .states import problem
 from .steps import button, file_rows, fill, looked_at, recorded, rows_seen
 from .viewing import shows, signed_in
 
@@ -166,6 +167,23 @@ def test_too_many_exports_are_waited_for(page: Page, live_once: Live, heard: Hea
     with page.expect_download() as waiting:
         page.clock.run_for(3_000)
     assert len(file_rows(waiting.value.path().read_bytes())) == 4_001
+
+
+def test_a_log_that_left_the_page_exports_nothing(page: Page, live_once: Live, heard: Heard) -> None:
+    """Taken out while it waits to try again, it asks for nothing any more: no file comes, and no entry tells of one."""
+    heard.expect("Failed to load resource: .* 429")
+    fill(live_once, 2)
+    page.clock.install()
+    looked_at(page, live_once, "2 entries")
+    page.route("**/v1/events/export.csv?*", problem(429, "too-many-exports", "Others export.", retry_after="5"))
+    button(page, "Export CSV").click()
+    expect(page.get_by_text("Trying again in 5 s.")).to_be_visible()
+    page.evaluate("document.querySelector('audit-log').remove()")
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.clock.run_for(20_000)
+    page.evaluate("fetch('/healthz')")
+    assert requests == [f"{live_once.url}/healthz"]
 
 
 def test_who_may_not_export_is_told(page: Page, live_once: Live, heard: Heard) -> None:

@@ -57,6 +57,17 @@ def test_what_comes_while_it_is_switched_on_is_there(page: Page, live: Live) -> 
     shows(page, "3 entries")
 
 
+def test_it_follows_the_days_of_another_zone(page: Page, live_once: Live) -> None:
+    """Where the zone is switched, the stream is one of the days of that zone."""
+    fill(live_once, 2)
+    looked_at(page, live_once, "2 entries", "/?from=2024-01-01")
+    go_live(page)
+    with page.expect_response("**/v1/events/stream*") as opened:
+        page.get_by_role("switch", name="UTC").click()
+    assert "tz=UTC" in opened.value.url
+    expect(page.get_by_role("switch", name="Live")).to_be_checked()
+
+
 def test_a_hidden_tab_holds_no_connection(page: Page, live: Live) -> None:
     """Hidden, the stream is closed; seen again, it goes on where it was, without a loss and nothing twice."""
     fill(live, 2)
