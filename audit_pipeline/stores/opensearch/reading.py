@@ -79,7 +79,10 @@ class Reader:
             body["from"] = window.offset
             end = self._ends.get((query, window.size)) if window.offset == 0 else None
             near = [] if end is None else [_by_lead(fields, end)]
-        is_whole = body["query"] is wanted
+        # Without having to count, the engine leaves out most of what is not among the newest that match a filter; words
+        # are looked for everywhere, and in a limited span there is not much to leave out.
+        is_counted_apart = query.sort == "-timestamp" and not query.words and None in (query.start, query.end)
+        is_whole = body["query"] is wanted and not is_counted_apart
         for bounds in (*near, None):
             asked = body if bounds is None else body | {"query": among(body["query"], bounds)}
             rows, total, beside = self._page(query, asked, direction, key, is_whole and bounds is None)
