@@ -13,7 +13,6 @@ from typing import Annotated, Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPBearer
 
 from audit_pipeline.integrations.asgi import client_ip
@@ -188,7 +187,7 @@ async def _token_holder(request: Request) -> Caller:
     tokens = _service_of(request).tokens
     assert tokens is not None
     if tokens.fetches_keys:
-        return await run_in_threadpool(tokens.verify, token.strip())
+        return await to_thread.run_sync(tokens.verify, token.strip())
     return tokens.verify(token.strip())
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 import rfc8785
@@ -84,7 +84,7 @@ def uuid7(timestamp: int, tail: int) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def is_id(text: object) -> bool:
+def is_id(text: object) -> TypeGuard[str]:
     """Whether this is a UUIDv7 in its usual form: lower-case, with hyphens."""
     return isinstance(text, str) and _ID.match(text) is not None
 
@@ -96,7 +96,7 @@ def id_time(event_id: str) -> int:
 
 def is_new_id(text: object) -> bool:
     """Whether a new entry may have this id: its time must lie in the window, too."""
-    return isinstance(text, str) and is_id(text) and in_window(id_time(text), now_ms())
+    return is_id(text) and in_window(id_time(text), now_ms())
 
 
 class IdFactory:

@@ -423,9 +423,10 @@ def _signs(ip: str) -> Signs | None:
         signs.append(_rarest((number,) for number in [*(g for g in groups[:6] if g != "0"), *map(str, octets)]))
         nibbles = f"{value:032x}"
         rows = [divider.join(part) for part in (nibbles[-9::-1], nibbles[:24]) for divider in (".", "-")]
-        signs.append(((*rows, str(value)) if value >> 64 else tuple(rows),))
         if value >> 64:
+            rows.append(str(value))
             signs.append(_rarest((f"{octet}",) for octet in address.packed))
+        signs.append((tuple(rows),))
         if (inner := _carried(address)) is not None:
             signs += _signs(str(inner)) or ()
     return tuple(signs)
@@ -457,7 +458,8 @@ def _v4(address: IPv4Address) -> str:
 
 def _v6(address: IPv6Address) -> str:
     # What must not stand before and after is said once, not for each form: at most places of a text it fails.
-    whole = [_whole(int(address))] if int(address) >> 64 else []  # `1` is not `::1`
+    octets = ", ?".join(map(str, address.packed))
+    whole = [octets, _whole(int(address))] if int(address) >> 64 else []  # `1` is not `::1`
     forms = "|".join([*_v6_forms(address), *_nibbles(address), *whole])
     # Several in a row are one: else the mask of the first would make the second one stand alone, for the next time.
     pattern = rf"(?:(?<![0-9A-F]){_ENCODED})(?:(?:{forms})(?![0-9A-F]|:?xxxx))++"
@@ -552,9 +554,7 @@ def _bare(number: int) -> str:
 def _nibbles(address: IPv6Address) -> list[str]:
     """The patterns of an IPv6 address by its nibbles: as the name service asks for it, and in a row."""
     nibbles = f"{int(address):032x}"
-    row = ", ?".join(map(str, address.packed))
-    rows = [row] * bool(int(address) >> 64)
-    return [f"(?:0x)?{'[.-]?'.join(nibbles)}", "[.-]?".join(reversed(nibbles)), *rows]
+    return [f"(?:0x)?{'[.-]?'.join(nibbles)}", "[.-]?".join(reversed(nibbles))]
 
 
 def _v6_forms(address: IPv6Address) -> list[str]:
