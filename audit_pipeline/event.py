@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeGuard
@@ -230,10 +230,6 @@ class AuditEvent:
         known["problems"] = tuple(known["problems"])
         known["context"] = exact_numbers(known["context"])
         return cls(**known, origin=origin, sequence=sequence)
-
-    def in_spool(self, origin: str, sequence: int) -> AuditEvent:
-        """The same event, with its place in a spool."""
-        return replace(self, origin=origin, sequence=sequence)
 
 
 _BODY = tuple(field.name for field in fields(AuditEvent) if field.name not in ("origin", "sequence"))

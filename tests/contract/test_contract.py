@@ -41,14 +41,15 @@ def walk(store: Store, query: Query, size: int) -> list[str]:
 
 def test_what_was_appended_comes_back_whole(store: Store) -> None:
     """An entry is given back as it was given, field by field."""
-    event = entry(
+    given = entry(
         target="example.com",
         detail="line\nline\0",
         user="Ελένη",
         ip="2001:db8::7",
         context={"a": [1, None, 2.5, {"b": "ü"}]},
         outcome="failure",
-    ).in_spool("origin", 7)
+    )
+    event = replace(given, origin="origin", sequence=7)
     assert store.append([event]) == []
     assert store.get("default", event.id) == event
     assert store.search(ALL, Window(10)).items == (event,)

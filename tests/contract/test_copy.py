@@ -95,7 +95,7 @@ def lot(seed: int, number: int, orgs: tuple[str, ...] = ORGS) -> list[AuditEvent
     made = {}
     for place in range(number):
         event = replace(random_entry(chosen), org=chosen.choice(orgs))
-        made[event.org, event.id] = event.in_spool(f"{seed}{place % 2}", place // 2 + 1)
+        made[event.org, event.id] = replace(event, origin=f"{seed}{place % 2}", sequence=place // 2 + 1)
     return list(made.values())
 
 

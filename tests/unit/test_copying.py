@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -28,7 +29,8 @@ NOW = now_ms()
 def entry(place: int = 0, org: str = "default", **given: object) -> AuditEvent:
     """An entry, later by as many milliseconds as its place says."""
     given = {"timestamp": (NOW - 100_000 + place) / 1000} | given
-    return build_event(catalogue["domain.created"], given | {"org": org}, IDS).in_spool("origin", place + 1)
+    event = build_event(catalogue["domain.created"], given | {"org": org}, IDS)
+    return replace(event, origin="origin", sequence=place + 1)
 
 
 def entries(store: Store) -> list[AuditEvent]:

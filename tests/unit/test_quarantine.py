@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -161,7 +162,7 @@ def test_a_new_id_is_always_the_same(spool: Spool) -> None:
     """It follows from the entry's place and its old id: another place or another id makes another one."""
     one, two = quarantine(spool, [entry("same"), entry("same")])
     assert with_new_id(one) == with_new_id(one)
-    made = {with_new_id(event).id for event in (one, two, one.in_spool("other", 1), one.in_spool(one.origin, 2))}
+    made = {with_new_id(event).id for event in (one, two, replace(one, origin="other"), replace(one, sequence=2))}
     assert len(made) == 4
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def filled(path: Path, number: int = 200, shipped: int = 0, detail: str = "") ->
         spool.append(made)
         if shipped:
             spool.mark_shipped(shipped)
-        return [event.in_spool(spool.origin, place) for place, event in enumerate(made, 1)]
+        return [replace(event, origin=spool.origin, sequence=place) for place, event in enumerate(made, 1)]
 
 
 def overwrite(path: Path, page: int, content: bytes = b"") -> None:
