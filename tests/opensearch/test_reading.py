@@ -149,6 +149,37 @@ def test_pages_are_not_skipped_through(far: Store, store: Store, proxy: Proxy) -
     assert not any("scroll" in exchange.path or "point_in_time" in exchange.path for exchange in proxy.seen)
 
 
+def test_an_index_that_goes_in_the_middle_of_a_search_is_no_empty_log(far: Store, store: Store, proxy: Proxy) -> None:
+    """The engine fails such a search with 404, as it does where there is no index at all; it is asked again."""
+    expected = many(store, 30)
+    gone = {"error": {"type": "search_phase_execution_exception"}, "status": 404}
+    spoilt: list[str] = []
+
+    def once(exchange: Exchange) -> object:
+        path = exchange.path.partition("?")[0]
+        if path in spoilt:
+            return None
+        spoilt.append(path)
+        if path != "/_msearch":
+            return 404, json.dumps(gone).encode()
+        answer = json.loads(exchange.answer)
+        answer["responses"][0] = gone
+        return 200, json.dumps(answer).encode()
+
+    proxy.after_answer = once
+    for ask in (
+        lambda: [event.id for event in far.search(ALL, Window(50)).items],
+        lambda: [event.id for batch in far.snapshot(ALL, 50).batches() for event in batch],
+    ):
+        spoilt.clear()
+        assert ask() == expected
+        assert spoilt
+    spoilt.clear()
+    assert sum(far.histogram(ALL, [0, 2**42])[0].values()) == 30
+    spoilt.clear()
+    assert far.organisations() == ["default"]
+
+
 def test_a_part_is_never_taken_for_the_whole(
     far: Store, store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +201,9 @@ def test_a_part_is_never_taken_for_the_whole(
         spoiled(_shards={"total": 2, "successful": 1, "failed": 1}),
         spoiled(status=503, error={"type": "no_shard_available_action_exception"}),
         spoiled(status=500, error="text"),
+        spoiled(status=404, error={"type": "search_phase_execution_exception"}),
+        lambda exchange: (404, b'{"error":{"type":"search_phase_execution_exception"},"status":404}'),
+        lambda exchange: (404, b'{"error":"no such route"}'),
         lambda exchange: (200, b'{"responses":[]}'),
         lambda exchange: (200, b'{"responses":null}'),
         lambda exchange: (503, b'{"error":{"type":"search_phase_execution_exception"}}'),

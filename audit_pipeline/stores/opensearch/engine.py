@@ -50,8 +50,9 @@ _TO_REPAIR = {
     "index_closed_exception": "an index is closed, and what is in it could not be shown; open it, or delete it",
     "too_many_scroll_contexts_exception": "too many exports are open; trying again helps when one has ended",
 }
+_ABSENT = "index_not_found_exception"
 # For a moment, nobody can ask a shard of an index that is just being made (by another writer, in a new month), or that
-# is just being moved from a node that died.
+# is just being moved from a node that died. One that is deleted in the middle of a search makes it fail so with 404.
 _NOT_STARTED = ("search_phase_execution_exception", "no_shard_available_action_exception")
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 
@@ -146,6 +147,8 @@ class Engine:
             except opensearchpy.NotFoundError as error:
                 if not isinstance(error.info, dict):
                     raise StoreUnavailable(f"{self.name}: {NO_ENGINE} (404)") from error
+                if path.endswith("/_search") and error.error != _ABSENT:
+                    raise self._known(error) from error
                 return None
             except opensearchpy.SSLError as error:
                 raise StoreUnavailable(
@@ -200,10 +203,10 @@ class Engine:
         if not isinstance(answer, dict) or "error" not in answer:
             return self._whole(answer, ["_shards"])
         status = answer.get("status")
-        if status == 404:
-            return None
         error = answer["error"]
         kind = error.get("type") if isinstance(error, dict) else None
+        if status == 404 and kind == _ABSENT:
+            return None
         raise self._known(opensearchpy.TransportError(status, kind, answer))
 
     def _known(self, error: opensearchpy.TransportError) -> Exception:
@@ -216,7 +219,7 @@ class Engine:
             return TooLarge(f"{self.name}: the request is too large")
         if status in _WHY:
             return StoreUnavailable(f"{self.name}: {_WHY[status]} ({status} {kind})")
-        if isinstance(status, int) and status < 500:
+        if isinstance(status, int) and status < 500 and status != 404:
             return StoreError(f"{self.name}: refused the request ({status} {kind})")
         failure = _NotStarted if kind in _NOT_STARTED else StoreUnavailable
         return failure(f"{self.name}: cannot answer at the moment ({status} {kind})")
