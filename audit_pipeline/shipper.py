@@ -14,6 +14,7 @@ import logging
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -113,7 +114,10 @@ class Shipper:
             self._thread = self._thread or threading.current_thread()
         if self._thread is threading.current_thread():
             take_no_signals()
-            self.run()
+            try:
+                self.run()
+            finally:
+                self._thread = None  # where something broke it off, the next log call starts another
 
     def wake(self) -> None:
         """Say that this process put something into the spool."""
@@ -129,8 +133,9 @@ class Shipper:
         """End the thread after the batch under way; wait for that up to `timeout` seconds."""
         self._stop.set()
         self.hurry()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout)
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
 
     def before_fork(self) -> None:
         """The spool and the store see to their connections themselves."""
@@ -190,6 +195,7 @@ class Shipper:
             self._marked = time.monotonic()
             spool.mark_stored()
         if shipped:
+            self._see_to_a_part(spool, shipped)
             if shipped < limit:
                 self._hurry.wait(GATHER_S[self._is_under_load()])
             return
@@ -200,26 +206,42 @@ class Shipper:
 
     def _see_to(self, spool: Spool, seen: tuple[int, int]) -> None:
         """Do what is due beside shipping, as long as nothing comes that is to be shipped."""
+        self._tidy_up()
         now = time.monotonic()
-        if self._tidy is not None and now - self._tidied > TIDY_S:
-            self._tidied = now
-            self._tidy()
         if now - self._trimmed > TRIM_S:
             while spool.trim():
                 if self._wake.wait(TRIM_PAUSE_S) or self._stop.is_set() or spool.version() != seen:
                     return  # the rest another time
             self._trimmed = now
 
+    def _see_to_a_part(self, spool: Spool, shipped: int) -> None:
+        """The same after a batch, since they may come without a rest; as many are trimmed as came, or it would grow."""
+        self._tidy_up()
+        now = time.monotonic()
+        if now - self._trimmed > TRIM_S:
+            while shipped > 0 and not self._hurry.is_set():
+                trimmed = spool.trim()
+                if not trimmed:
+                    self._trimmed = now
+                    return
+                shipped -= trimmed
+
+    def _tidy_up(self) -> None:
+        now = time.monotonic()
+        if self._tidy is not None and now - self._tidied > TIDY_S:
+            self._tidied = now
+            self._tidy()
+
     def _ship_batch(self, spool: Spool) -> int:
         # A spool may have been recorded under another AUDIT_IP_STORAGE.
         events = self._store.to_keep(spool.pending(limit=self._limit, between=self._give_way))
         if events:
             refused = self._append(events)
-            for one in refused:
-                _log.warning("entry %s is in quarantine: %s", one.event.id, one.reason)
             if refused:
                 # Before anything else: no mark may pass an entry that is neither stored nor in quarantine.
                 spool.mark_shipped(events[-1].sequence, refused)
+            for one in refused:
+                _say(logging.WARNING, "entry %s is in quarantine: %s", one.event.id, one.reason)
             spool.note_stored(events[-1].sequence)
         if self.trouble is not None or self._lock.stopped is not None:
             spool.mark_stored()
@@ -247,7 +269,7 @@ class Shipper:
                 raise
             self._broke = 0
             self._in_a_row += 1
-            _log.exception("the store breaks down over entry %s", events[0].id)
+            _say(logging.ERROR, "the store breaks down over entry %s", events[0].id, exc_info=error)
             return [Quarantined(events[0], f"the store breaks down over it ({type(error).__name__})")]
         self._limit = min(BACKLOG, self._limit * 2) if len(events) == self._limit else BATCH
         self._broke = self._in_a_row = 0
@@ -265,16 +287,25 @@ class Shipper:
 
     def _say_going(self) -> None:
         if self.trouble is not None:
-            _log.warning("shipping again after: %s", self.trouble)
+            _say(logging.WARNING, "shipping again after: %s", self.trouble)
         self.trouble = self.stopped = None
         self._lock.tell_going()
 
     def _report(self, error: Exception) -> None:
         if repr(error) != repr(self.trouble):
             known = isinstance(error, AuditError)
-            _log.error("nothing is shipped at the moment: %s", error, exc_info=None if known else error)
+            _say(logging.ERROR, "nothing is shipped at the moment: %s", error, exc_info=None if known else error)
             self.stopped = self._lock.tell_stopped(error)
         self.trouble = error
+
+
+def _say(level: int, text: str, *given: object, exc_info: Exception | None = None) -> None:
+    """Log. What a handler or a filter of the application raises is printed, and ends no shipping."""
+    try:
+        _log.log(level, text, *given, exc_info=exc_info)
+    except Exception:  # noqa: BLE001 - the application's code: entries would wait for ever
+        with suppress(Exception):  # there may be nowhere to print to
+            traceback.print_exc()
 
 
 class _Unhurried(list[AuditEvent]):

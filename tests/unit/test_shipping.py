@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import signal
 import subprocess
@@ -529,7 +530,85 @@ def test_what_comes_is_shipped_while_much_is_trimmed(tmp_path: Path, monkeypatch
         eventually(lambda: pipeline.spool.kept(0)[0].sequence > first + 5)
 
 
+def test_a_spool_that_never_rests_is_trimmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each look finds something to ship, what was shipped is trimmed all the same, and gaps are told."""
+    monkeypatch.setattr(shipper, "TRIM_S", 0.1)
+    monkeypatch.setattr(shipper, "TIDY_S", 0.1)
+    monkeypatch.setattr(spool_module, "KEEP_BYTES", 20_000)
+    tidied: list[int] = []
+    steadily = Shipper._ship_batch
+
+    def with_one_more(self: Shipper, spool: Spool) -> int:
+        pipeline.spool.append([build_event(catalogue["domain.created"], {}, ids)])
+        return steadily(self, spool)
+
+    ids = IdFactory()
+    monkeypatch.setattr(AuditPipeline, "_tell_gaps", lambda self: tidied.append(1))
+    with AuditPipeline.open("memory://", spool=tmp_path / "s.db", ship=False) as pipeline:
+        pipeline.accept([build_event(catalogue["domain.created"], {}, ids) for _ in range(500)])
+        monkeypatch.setattr(Shipper, "_ship_batch", with_one_more)
+        one = Shipper(
+            tmp_path / "s.db", pipeline.store.identity(tmp_path / "s.db"), pipeline.store, lambda: tidied.append(1)
+        )
+        one.start()
+        try:
+            eventually(lambda: pipeline.status().used < 40_000 and len(tidied) > 2)
+        finally:
+            one.stop()
+
+
 # The thread
+
+
+class Raising(logging.Handler):
+    """An application's handler that fails, as one does that records while the spool is full."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise SpoolFull("from a handler")
+
+
+@pytest.fixture
+def raising() -> Iterator[None]:
+    handler = Raising()
+    logging.getLogger("audit_pipeline").addHandler(handler)
+    yield
+    logging.getLogger("audit_pipeline").removeHandler(handler)
+
+
+def test_a_log_handler_that_raises_ends_no_shipping(
+    audit: AuditPipeline, store: Failing, raising: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is said of a store that is down, of its return, and of an entry that it refuses, may raise anything."""
+    store.failure = StoreUnavailable("away")
+    audit.record("domain.created")
+    eventually(lambda: audit.shipper is not None and audit.shipper.trouble is not None)
+    store.failure = None
+    assert audit.flush(10)
+    given = audit.record("domain.created", target="one")
+    audit.record("domain.created", target="another", id=given)
+    audit.record("domain.created", target="behind it")
+    assert audit.flush(10)
+    assert [one.event.target for one in audit.spool.quarantined()] == ["another"]
+    assert sum(map(len, store.batches)) == 4
+    assert "from a handler" in capfd.readouterr().err
+
+
+def test_a_thread_that_ended_is_followed_by_another(
+    audit: AuditPipeline, store: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever broke it off, the next log call starts one."""
+    assert isinstance(audit.shipper, Shipper)
+    ended = audit.shipper._thread
+    assert ended is not None
+    monkeypatch.setattr(threading, "excepthook", lambda about: None)
+    monkeypatch.setattr(Shipper, "_report", lambda self, error: sys.exit())
+    store.failure = StoreUnavailable("away")
+    audit.record("domain.created")
+    ended.join(10)
+    assert not ended.is_alive()
+    store.failure = None
+    audit.record("domain.created")
+    assert audit.flush(10)
 
 
 def test_a_thread_that_cannot_be_started_is_tried_again(
