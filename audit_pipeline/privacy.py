@@ -20,6 +20,7 @@ from .event import REPLACED_TIMESTAMP, AuditEvent, canonical_json, format_timest
 
 __all__ = [
     "REDACTED",
+    "content",
     "is_secret_key",
     "mask_beginning",
     "mask_entry",
@@ -626,6 +627,8 @@ def is_secret_key(key: str) -> bool:
 _COMES = frozenset(("received", "origin", "sequence", "label", "category", "tone"))
 """How and when an entry came here, and what its action is called."""
 _SAYS = tuple(field.name for field in fields(AuditEvent) if field.name not in _COMES)
+_REQUEST = frozenset(("request_id", "user_agent"))
+"""What the middleware adds of the request an entry came with: a client that asks again asks with another one."""
 
 
 def same_content(event: AuditEvent, stored: AuditEvent) -> bool:
@@ -635,13 +638,15 @@ def same_content(event: AuditEvent, stored: AuditEvent) -> bool:
     what is refused which one is stored. A timestamp that stands for an unusable one does not count.
     """
     replaced = any(problem.startswith(REPLACED_TIMESTAMP) for problem in event.problems)
-    names = [name for name in _SAYS if not (replaced and name == "timestamp")]
     # The bytes are compared: to Python, 1 and True are equal.
-    said, known = (
-        canonical_json({name: getattr(one, name) for name in names} | {"ip": mask_ip(one.ip)})
-        for one in (event, stored)
-    )
-    return said == known
+    return content(event, timed=not replaced) == content(stored, timed=not replaced)
+
+
+def content(event: AuditEvent, *, timed: bool = True) -> bytes:
+    """What an entry says, as canonical bytes, with its address masked: what repetitions of it have alike."""
+    said = {name: getattr(event, name) for name in _SAYS if timed or name != "timestamp"}
+    about = {key: item for key, item in event.context.items() if key not in _REQUEST}
+    return canonical_json(said | {"ip": mask_ip(event.ip), "context": about})
 
 
 # What is kept masked

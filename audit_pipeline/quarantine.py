@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
-from .event import AuditEvent, canonical_json, uuid7
+from .event import AuditEvent, uuid7
 from .offering import in_batches, offer
-from .privacy import same_content
+from .privacy import content, same_content
 from .spool import QuarantineRow, Spool
 from .stores import Store
 
@@ -68,9 +68,10 @@ def is_taken(store: Store, event: AuditEvent) -> bool:
 def with_new_id(event: AuditEvent) -> AuditEvent:
     """The entry under another id, always the same one, that says so in its problems.
 
-    The id has the entry's own time, and a digest of its place in its spool and of the id that it had.
+    The id has the entry's own time, and a digest of what it says, the id that it had included: entries that were
+    refused twice, since they were sent or imported again, are one entry.
     """
-    digest = sha256(canonical_json([event.origin, event.sequence, event.id])).digest()
+    digest = sha256(content(event)).digest()
     tail = int.from_bytes(digest[:10], "big") & (1 << 74) - 1
     problem = f"id: {event.id} was taken by another entry; a new one was made"
     return replace(event, id=uuid7(event.timestamp, tail), problems=(*event.problems, problem))

@@ -315,6 +315,18 @@ def test_one_millisecond_holds_many(store: Store) -> None:
         assert sorted(walk(store, Query("default", sort=sort), 499)) == sorted(event.id for event in events)
 
 
+def test_of_several_with_one_id_those_that_are_there_are_repetitions(store: Store) -> None:
+    """Whatever stands before it in a batch, what the store has is not refused; and of the others, the first is kept."""
+    event = entry(target="here")
+    store.append([event])
+    another, new = replace(event, target="another"), entry(target="new")
+    other = replace(new, target="other")
+    refused = store.append([another, event, new, other, event, new, other])
+    assert {refusal.event.target for refusal in refused} == {"another", "other"}
+    assert store.get("default", event.id) == event
+    assert store.get("default", new.id) == new
+
+
 def test_two_hundred_thousand_of_one_millisecond(store: Store) -> None:
     """However many entries share a millisecond, any page of them is reached, on its own and from the one beside it."""
     now = now_ms()

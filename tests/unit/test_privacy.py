@@ -617,8 +617,17 @@ def test_the_projection_never_has_a_full_address(address: object) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"received": 1}, {"origin": "b"}, {"sequence": 9}, {"label": "x"}, {"category": "x"}, {"tone": "red"}],
-    ids=lambda change: next(iter(change)),
+    [
+        {"received": 1},
+        {"origin": "b"},
+        {"sequence": 9},
+        {"label": "x"},
+        {"category": "x"},
+        {"tone": "red"},
+        {"context": {}},
+        {"context": {"request_id": "r2", "user_agent": "curl"}},
+    ],
+    ids=str,
 )
 def test_how_an_entry_came_here_does_not_count(change: dict[str, Any]) -> None:
     """An entry that differs only in that is a repetition."""
@@ -638,7 +647,8 @@ def test_how_an_entry_came_here_does_not_count(change: dict[str, Any]) -> None:
         {"user": "b"},
         {"ip": None},
         {"ip": "203.0.114.77"},
-        {"context": {}},
+        {"context": {"request_id": "r1", "reason": "asked"}},
+        {"context": {"request_id": "r1", "about": {"request_id": "r1"}}},
         {"problems": ()},
     ],
     ids=str,

@@ -159,11 +159,27 @@ def test_an_entry_that_is_refused_under_its_new_id_too_stays(spool: Spool) -> No
 
 
 def test_a_new_id_is_always_the_same(spool: Spool) -> None:
-    """It follows from the entry's place and its old id: another place or another id makes another one."""
+    """It follows from what the entry says and its old id: other content or another id makes another one."""
     one, two = quarantine(spool, [entry("same"), entry("same")])
     assert with_new_id(one) == with_new_id(one)
-    made = {with_new_id(event).id for event in (one, two, replace(one, origin="other"), replace(one, sequence=2))}
-    assert len(made) == 4
+    made = {with_new_id(event).id for event in (one, two, replace(one, target="other"))}
+    assert len(made) == 3
+    again = replace(one, origin="other", sequence=9, received=7)
+    assert with_new_id(again).id == with_new_id(one).id
+
+
+def test_an_entry_that_was_refused_twice_is_one(spool: Spool) -> None:
+    """Sent again, or imported again, it lies in quarantine twice; under its new id it is stored once."""
+    store = Picky()
+    first = entry("first")
+    store.append([first])
+    newcomer = entry("newcomer", id=first.id)
+    quarantine(spool, [newcomer, replace(newcomer, received=newcomer.received + 5)], TAKEN)
+    done = retry(spool, store, spool.quarantine(), new_ids=True)
+    assert (done.stored, done.kept) == ([1, 2], {})
+    assert len(set(done.renamed.values())) == 1
+    assert stored(store) == ["first", "newcomer"]
+    assert spool.quarantine() == []
 
 
 # Ends itself with -9 after the store has the entries, and before the spool knows of it.

@@ -81,8 +81,6 @@ class OpenSearchStore(Store):
     def get(self, org: str, event_id: str) -> AuditEvent | None:
         """See Store.get."""
         where = place(self._index, self._template.for_reading().granularity, org, event_id)
-        if where is None:
-            return None
         path = f"/{where.index_name}/_doc/{where.document_id}"
         found = self._engine.ask("GET", path, params={"_source_excludes": "search"})
         return self._reader.event(found["_source"]) if found is not None and found.get("found") else None

@@ -48,7 +48,7 @@ TAKEN = "its id is taken by an entry of other content"
 
 DAY_MS = 86_400_000
 _NAMES = {"day": "%Y.%m.%d", "month": "%Y.%m", "year": "%Y"}
-_TIMES = range(946_684_800_000, 32_503_680_000_000)  # the years 2000 to 2999: what the pattern of the template matches
+_FIRST, _LAST = 946_684_800_000, 32_503_679_999_999  # the years 2000 to 2999: what the pattern of the template matches
 _ILLEGAL = "illegal_argument_exception"
 _NO_PIPELINE = "pipeline with id ["
 """How the reason begins where the ingest pipeline of an index is gone."""
@@ -74,11 +74,12 @@ class Place(NamedTuple):
     document_id: str
 
 
-def place(index: str, granularity: str, org: str, event_id: str) -> Place | None:
-    """Where the entry of an organisation and an id lies: for ever the same. None: its time names no index."""
-    moment = id_time(event_id)
-    if moment not in _TIMES:
-        return None
+def place(index: str, granularity: str, org: str, event_id: str) -> Place:
+    """Where the entry of an organisation and an id lies: for ever the same.
+
+    What a clock made that had not been set yet (1970) lies in the first index that there can be.
+    """
+    moment = min(max(id_time(event_id), _FIRST), _LAST)
     return Place(f"{index}-{_period(moment // DAY_MS, granularity)}", f"{event_id}.{_digest(org)}")
 
 
@@ -120,14 +121,13 @@ class Writer:
         installed = self._template.for_writing()
         refusals: list[Refusal] = []
         found: dict[Place, AuditEvent] = {}
+        others: list[tuple[Place, AuditEvent]] = []
         places = [place(self._index, installed.granularity, event.org, event.id) for event in events]
         for where, event in zip(places, events, strict=True):
-            if where is None:
-                refusals.append(Refusal(event, "the time in its id names no index: not of the years 2000 to 2999"))
-            elif where not in found:
+            if where not in found:
                 found[where] = event
             elif not same_content(event, found[where]):
-                refusals.append(Refusal(event, TAKEN))
+                others.append((where, event))
         names = {where.index_name for where in found}
         if not names <= self._known:
             # Made without the template, an index would be one that cannot be searched.
@@ -138,11 +138,13 @@ class Writer:
                 rest = (
                     (where, event)
                     for where, event in zip(places, events, strict=True)
-                    if where is not None and found.pop(where, None) is not None
+                    if found.pop(where, None) is not None
                 )
-                for left in range(len(found), 0, -BATCH):
-                    size = min(left, BATCH)
-                    refusals += self._write_batch(islice(rest, size), size, installed)
+                # Of several with one id, the first is written first: the others meet it, or what was there before.
+                for part, number in ((rest, len(found)), (iter(others), len(others))):
+                    for left in range(number, 0, -BATCH):
+                        size = min(left, BATCH)
+                        refusals += self._write_batch(islice(part, size), size, installed)
             except BaseException:
                 # Requests may be under way still; the next batch must not say that this one is over.
                 self._name = ""
