@@ -73,6 +73,7 @@ class TokenVerifier:
             "audience": settings.jwt_audience,
             "options": {
                 "require": ["exp", "sub"],
+                "verify_iat": False,  # says when it was made, by a clock that may be a second ahead of this one
                 "verify_aud": settings.jwt_audience is not None,
                 "verify_iss": settings.jwt_issuer is not None,
             },

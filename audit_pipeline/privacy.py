@@ -603,8 +603,10 @@ def _group(group: int) -> str:
 _SECRET_PARTS = (
     "password", "passwd", "passphrase", "passcode", "pwd", "secret", "token", "apikey", "authorization", "cookie",
     "credential", "privatekey", "accesskey", "signingkey", "encryptionkey", "sessionid", "sessid", "jwt", "bearer",
+    "privkey", "sshkey", "masterkey", "sharedkey", "hmackey", "sessionkey", "csrf", "xsrf", "authheader", "mfacode",
+    "recoverycode", "backupcode", "accesscode", "codeverifier",
 )  # fmt: skip
-_SECRET_WORDS = frozenset(("pass", "pw", "psk", "pin", "otp", "totp", "cvv", "cvc"))
+_SECRET_WORDS = frozenset(("pass", "pw", "psk", "pin", "otp", "totp", "cvv", "cvc", "creds", "dsn", "sid"))
 # As in `dbpass`, but not these.
 _OTHER_PASS = frozenset(("bypass", "compass", "encompass", "overpass", "surpass", "trespass", "underpass"))
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")

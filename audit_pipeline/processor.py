@@ -16,14 +16,14 @@ from collections import Counter
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from .actions import Action, catalogue, load_catalogue_file
 from .context import Actor, count_entries, current_actor, note_unknown
-from .errors import AuditError, InvalidEvent, SpoolError, SpoolMismatch
+from .errors import AuditError, InvalidEvent, SettingsError, SpoolError, SpoolMismatch
 from .event import AuditEvent, IdFactory
 from .gaps import Gaps, Told
 from .normalize import FIELDS, MAX_VALUES, build_event, refusable
@@ -115,6 +115,10 @@ class AuditPipeline:
         `fail_closed` raises SpoolError, `fail_open` counts the entry and returns, and the gap is recorded later.
         Raises SettingsError and SpoolError, each in one line.
         """
+        if not isinstance(store, str | Store | None):
+            raise SettingsError(
+                f"store: is of type {type(store).__name__}; allowed is a URL (sqlite:////srv/audit.db), or a Store"
+            )
         if settings is None:
             if line := unknown_line():
                 _log.warning("%s", line)
@@ -187,7 +191,10 @@ class AuditPipeline:
         for key, value in given.items():
             (own if key in FIELDS else others)[key] = value
         # What the call says wins over what is bound.
-        own["context"] = context = {**actor.context, **_stated(own.get("context")), **others}
+        stated = _stated(own.get("context"))
+        own["context"] = context = {**actor.context, **stated}
+        for key, value in others.items():
+            context[_free(key, stated) if key in stated else key] = value
         for name in ("user", "ip", "org"):
             if own.get(name) is None:
                 own[name] = self._from_actor(actor, name, context)
@@ -353,6 +360,11 @@ class AuditPipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _free(key: Any, taken: Mapping[Any, Any]) -> str:
+    """The key, with a number: the call says something else under the same name."""
+    return next(free for number in count(2) if (free := f"{key}~{number}") not in taken)
 
 
 def _stated(context: Any) -> dict[str, Any]:

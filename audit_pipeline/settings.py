@@ -146,7 +146,7 @@ def unknown_variables(environment: Mapping[str, str] | None = None) -> list[tupl
     # Imported here: a large module, for a rare sentence.
     from difflib import get_close_matches
 
-    near = [get_close_matches(name, VARIABLES, 1) for name in unknown]
+    near = [get_close_matches(name, VARIABLES, 1, 0.8) for name in unknown]
     return [
         (name, f"Did you mean {found[0]}?" if found else f"Known are {', '.join(VARIABLES)}.")
         for name, found in zip(unknown, near, strict=True)

@@ -57,6 +57,8 @@ AHEAD = 20_000
 """Entries of an import that may wait in the spool."""
 MANY = 20_000
 """After so many entries, an import ships by a process of its own."""
+MOST_SHOWN = 60
+"""Characters of a cell."""
 
 
 # Recording
@@ -110,7 +112,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 @click.command("import", short_help="Record the entries of an NDJSON file.")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--org", help="The organisation of lines that name none. [default: default]")
 @json_option
 @place_options
@@ -124,8 +126,10 @@ def import_file(file: Path, org: str | None, as_json: bool, store: str | None, s
     {"action": "user.deleted", "timestamp": "2026-11-23T03:41:00Z", "target": "bob", "user": "alice", "ip": "10.0.0.5"}
 
     Ends when the entries are stored and can be found. Lines that are no entries go to FILE.rejected.ndjson, each
-    with its reason; then the exit status is 3.
+    with its reason; then the exit status is 3. With - for FILE.ndjson, the lines come from standard input.
     """
+    if file == Path("-"):
+        file = Path("/dev/stdin")
     settings = settings_of(store, spool)
     rejections = _Rejections(_beside(file))
     entries = flawed = read = 0
@@ -189,11 +193,11 @@ def import_file(file: Path, org: str | None, as_json: bool, store: str | None, s
 def _beside(file: Path) -> Path:
     """Where rejected lines go; those of /dev/stdin and its like, into the current folder."""
     place = Path(file.name) if file.absolute().parts[1] in ("dev", "proc") else file
-    return place.with_name(f"{file.name}.rejected.ndjson")
+    return place.with_name(f"{file.name.removesuffix('.ndjson')}.rejected.ndjson")
 
 
 class _Rejections:
-    """The file of rejected lines; made when there is a first one."""
+    """The file of rejected lines; made when there is a first one. That of an earlier run goes where there is none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -211,9 +215,11 @@ class _Rejections:
     def __enter__(self) -> _Rejections:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._file is not None:
             self._file.close()
+        elif kind is None:
+            self.path.unlink(missing_ok=True)
 
 
 def _wait_for_store(pipeline: AuditPipeline, ahead: int) -> None:
@@ -232,7 +238,7 @@ def _wait_for_store(pipeline: AuditPipeline, ahead: int) -> None:
 
 @click.command(cls=Filtering, short_help="Print a page of the entries that match.")
 @filter_options
-@click.option("--page-size", help="10, 25, 50 or 100. [default: 25]")
+@click.option("--page-size", "--page_size", "page_size", help="10, 25, 50 or 100. [default: 25]")
 @click.option("--page", help="The page, from 1.")
 @click.option("--cursor", help="Go on from a page: the `next` it printed.")
 @json_option
@@ -308,9 +314,13 @@ def table(items: Sequence[dict[str, Any]]) -> list[str]:
     columns = ("timestamp", "label", "target", "detail", "user", "ip")
     # A label says what was done; where it was only tried, that has to be seen.
     tried = [item | {"label": f"{item['label']} [failed]"} if _only_tried(item) else item for item in items]
-    rows = [[printable(item[column])[:60] for column in columns] for item in tried]
+    rows = [[_shortened(printable(item[column])) for column in columns] for item in tried]
     widths = [max((len(row[place]) for row in rows), default=0) for place in range(len(columns))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _shortened(cell: str) -> str:
+    return cell if len(cell) <= MOST_SHOWN else f"{cell[: MOST_SHOWN - 1]}…"
 
 
 def _only_tried(item: dict[str, Any]) -> bool:
@@ -320,8 +330,9 @@ def _only_tried(item: dict[str, Any]) -> bool:
 @click.command(cls=Filtering, short_help="Write the entries that match as CSV.")
 @filter_options
 @click.option("-o", "--output", metavar="FILE", help="The file; - for standard output. [default: audit-log-DATE.csv]")
+@json_option
 @place_options
-def export(org: str, output: str | None, store: str | None, spool: str | None, **filters: Any) -> int:
+def export(org: str, output: str | None, as_json: bool, store: str | None, spool: str | None, **filters: Any) -> int:
     """Write the entries that match all filters as CSV; the export itself is recorded.
 
     At most AUDIT_EXPORT_LIMIT rows (50,000): where there are more, it says so, and the exit status is 3.
@@ -349,6 +360,10 @@ def export(org: str, output: str | None, store: str | None, spool: str | None, *
             for number, chunk in enumerate(csv_chunks(snapshot)):
                 file.write(chunk)
                 bar.update(min(1000, rows - bar.pos) if number else 0)
+    if as_json:  # beside the CSV, where that goes to standard output
+        told = {"rows": rows, "total": snapshot.total, "file": output or name}
+        click.echo(orjson.dumps(told), err=output == "-")
+        return IN_PART if rows < snapshot.total else DONE
     if rows < snapshot.total:
         say(f"{rows:,} of {counted(snapshot.total)}: cut at AUDIT_EXPORT_LIMIT; narrow the filters, or raise the limit")
         return IN_PART

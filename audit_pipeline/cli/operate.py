@@ -129,18 +129,30 @@ def _replay(settings: Settings, as_json: bool) -> int:
 
 
 @click.command()
-@click.option("--scope", default="audit:read audit:export", show_default=True, help="What it allows, with spaces.")
-@click.option("--plan", help="The plan it says. [default: the first of AUDIT_ENTITLED_PLANS]")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    default=("audit:read audit:export",),
+    show_default=True,
+    help="What it allows, with spaces; may be repeated.",
+)
+@click.option("--plan", help="The plan it says; '' for none. [default: the first of AUDIT_ENTITLED_PLANS]")
 @click.option("--org", default="default", show_default=True, help="The organisation.")
 @click.option("--sub", default="operator", show_default=True, help="Whom it speaks for.")
 @click.option("--ttl", default=3600, show_default=True, type=click.IntRange(1, 366 * 86_400), help="Seconds.")
+@json_option
 @click.option("--store", hidden=True)
 @click.option("--spool", hidden=True)
-def token(scope: str, plan: str | None, org: str, sub: str, ttl: int, store: str | None, spool: str | None) -> int:
+def token(
+    scopes: tuple[str, ...], plan: str | None, org: str, sub: str, ttl: int, as_json: bool,
+    store: str | None, spool: str | None,
+) -> int:  # fmt: skip
     """Print a bearer token, signed with AUDIT_JWT_SECRET."""
     for name, value in (("--org", org), ("--sub", sub)):
         if not value:
             raise click.BadParameter("is empty, and such a token is refused; leave it out", param_hint=name)
+    scope = " ".join(scopes)
     for name in scope.split():
         if name not in SCOPES:
             raise click.BadParameter(f"{name!r} is no scope; allowed are {', '.join(SCOPES)}", param_hint="--scope")
@@ -157,18 +169,17 @@ def token(scope: str, plan: str | None, org: str, sub: str, ttl: int, store: str
         from audit_pipeline.api.auth import make_token
     except ImportError as error:
         raise SettingsError(f"tokens need {error.name}; install it with: pip install 'audit-pipeline[api]'") from error
-    click.echo(
-        make_token(
-            settings.jwt_secret,
-            sub=sub,
-            scope=scope,
-            plan=plan or next(iter(settings.entitled_plans), None),
-            org=org,
-            ttl=ttl,
-            issuer=settings.jwt_issuer,
-            audience=settings.jwt_audience,
-        )
+    made = make_token(
+        settings.jwt_secret,
+        sub=sub,
+        scope=scope,
+        plan=next(iter(settings.entitled_plans), None) if plan is None else plan or None,
+        org=org,
+        ttl=ttl,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
     )
+    click.echo(orjson.dumps({"token": made}) if as_json else made)
     return DONE
 
 

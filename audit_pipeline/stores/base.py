@@ -6,6 +6,7 @@ The errors of the library it uses never leave it: it raises StoreError and its k
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,8 @@ class StoreURL:
                 "AUDIT_STORE_URL: not a URL; allowed are sqlite:///relative.db, sqlite:////absolute.db, memory://, "
                 "opensearch://host:9200 and opensearch+https://host:9200"
             ) from None
-        if "#" in url or "@" in parts.query or (parts.netloc and "@" in parts.path):
+        several = re.search("@.*,", parts.netloc.rpartition("@")[0])  # an account for each host
+        if "#" in url or "@" in parts.query or (parts.netloc and "@" in parts.path) or several:
             # Otherwise a part of a password, or of a file's name, would be taken for something else.
             raise SettingsError(
                 f"AUDIT_STORE_URL: {parts.scheme or 'the URL'} has a # or @ at a place where none is allowed; write "

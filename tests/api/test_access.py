@@ -72,6 +72,11 @@ def test_only_good_tokens_are_believed(memory_api: API) -> None:
     assert len(details) == 1
 
 
+def test_a_token_of_a_clock_that_is_ahead_is_believed(memory_api: API) -> None:
+    """When it was made is no condition (RFC 7519): an issuer's clock may be some seconds ahead."""
+    assert memory_api.get("/v1/events", token=memory_api.token(iat=time.time() + 30)).status_code == 200
+
+
 REASONS = {
     "expired": "Signature has expired",
     "another key": "Signature verification failed",

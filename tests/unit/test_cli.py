@@ -19,6 +19,7 @@ from typing import Any
 
 import apsw
 import httpx
+import jwt
 import orjson
 import pytest
 
@@ -479,11 +480,11 @@ def test_import_says_what_it_did(run: Run) -> None:
     for _ in "ab":
         done = run("import", str(file))
         assert (done.status, done.out) == (
-            3, "3 entries stored, 1 with problems; 4 lines rejected: old.ndjson.rejected.ndjson\n",
+            3, "3 entries stored, 1 with problems; 4 lines rejected: old.rejected.ndjson\n",
         )  # fmt: skip
         assert len(done.err.splitlines()) == 3
         assert run("search").err.startswith("3 entries;")
-    kept = Path("old.ndjson.rejected.ndjson")
+    kept = Path("old.rejected.ndjson")
     assert [(line["line"], line["input"].encode()) for line in lines(kept.read_text())] == list(
         zip(range(4, 8), rejected, strict=True)
     )
@@ -491,6 +492,17 @@ def test_import_says_what_it_did(run: Run) -> None:
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     counts = {"entries": 3, "rejected": 4, "quarantined": 0, "with_problems": 1}
     assert lines(run("import", str(file), "--json").out) == [counts]
+
+
+def test_a_file_that_was_put_right_leaves_no_rejected_lines(run: Run) -> None:
+    """What an earlier run rejected is not told any more; a file of another ending keeps it in its name."""
+    file, kept = Path("old.json"), Path("old.json.rejected.ndjson")
+    file.write_text("{")
+    assert run("import", str(file)).status == 3
+    assert kept.exists()
+    file.write_text('{"action": "domain.created", "timestamp": "2026-01-01T00:00:00Z", "user": "a", "ip": ""}')
+    assert run("import", str(file)).status == 0
+    assert not kept.exists()
 
 
 def test_import_of_one_entry_and_of_none(run: Run) -> None:
@@ -555,7 +567,7 @@ def test_import_of_a_pipe(place: Path) -> None:
     done = process("import", "/dev/stdin", input=given)
     assert (done.status, done.out) == (3, "1 entry stored; 1 line rejected: stdin.rejected.ndjson\n")
     assert [line["line"] for line in lines((place / "stdin.rejected.ndjson").read_text())] == [2]
-    assert process("import", "/dev/stdin", input=given * 1000).status == 3
+    assert process("import", "-", input=given * 1000).status == 3
     assert lines(process("search", "--json").err)[0]["total"] == 1000
 
 
@@ -867,7 +879,7 @@ def test_masked_storage_keeps_no_rejected_line(run: Run, place: Path, monkeypatc
     ended = run("import", "lines.ndjson")
     assert ended.status == 3
     assert "113.199" not in ended.out + ended.err
-    kept = place.joinpath("lines.ndjson.rejected.ndjson").read_text()
+    kept = place.joinpath("lines.rejected.ndjson").read_text()
     assert "113.199" not in kept
     assert [(line["line"], line["input"]) for line in lines(kept)] == [(1, None), (2, None)]
     assert all("left out: AUDIT_IP_STORAGE is masked" in line["reason"] for line in lines(kept))
@@ -1356,6 +1368,39 @@ def test_a_token_takes_known_scopes_only(run: Run, monkeypatch: pytest.MonkeyPat
     done = run("token", "--scope", "audit:raed")
     assert done.status == 2
     assert "audit:read" in done.err
+
+
+def test_a_token_says_what_it_was_asked_to(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scopes may be given one by one, and no plan at all; as JSON, the token stands in an object."""
+    secret = "x" * 32
+    monkeypatch.setenv("AUDIT_JWT_SECRET", secret)
+
+    def claims(*options: str) -> dict[str, Any]:
+        (made,) = lines(run("token", "--json", *options).out)
+        known: dict[str, Any] = jwt.decode(made["token"], secret, algorithms=["HS256"])
+        return known
+
+    assert claims()["scope"] == "audit:read audit:export"
+    assert claims("--scope", "audit:read", "--scope", "audit:write")["scope"] == "audit:read audit:write"
+    assert claims()["plan"] == "business"
+    assert claims("--plan", "").get("plan") is None
+
+
+def test_an_export_is_told_in_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many rows are in which file; beside the CSV on standard output, it goes to the other one."""
+    fill(run, 3)
+    assert lines(run("export", "-o", "all.csv", "--json").out) == [{"rows": 3, "total": 3, "file": "all.csv"}]
+    monkeypatch.setenv("AUDIT_EXPORT_LIMIT", "2")
+    done = run("export", "-o", "-", "--json")
+    assert (done.status, lines(done.err)) == (3, [{"rows": 2, "total": 4, "file": "-"}])
+
+
+def test_what_a_list_cuts_is_marked(run: Run) -> None:
+    """Two long targets are not shown as one; names of section 6 are taken as they are written there, too."""
+    run("emit", "domain.created", "--target", "x" * 61, "--user", "a", "--ip", "")
+    run("emit", "domain.created", "--target", "x" * 60, "--user", "a", "--ip", "")
+    shown = run("search", "--page_size", "10").out.splitlines()
+    assert [line.split()[3] for line in shown] == ["x" * 60, "x" * 59 + "…"]
 
 
 def test_an_export_never_replaces_a_database(run: Run, tmp_path: Path) -> None:

@@ -186,6 +186,19 @@ def test_the_direct_call_refuses_unknown_actions(audit: AuditPipeline) -> None:
     assert audit.record("domain.created", target="x") == only(audit).id
 
 
+def test_what_is_said_twice_under_one_name_is_kept_twice(audit: AuditPipeline) -> None:
+    """A key beside the context, and the same one in it: neither replaces the other."""
+    audit.record("domain.created", context={"reason": "a", "reason~2": "b"}, reason="c", why="d")
+    assert only(audit).context == {"reason": "a", "reason~2": "b", "reason~3": "c", "why": "d"}
+
+
+@pytest.mark.parametrize("store", [Path("audit.db"), b"sqlite:///audit.db", 5])
+def test_what_is_no_store_is_none(store: Any) -> None:
+    """A path, say, is no URL: another store than the one that is meant would take the entries."""
+    with pytest.raises(SettingsError, match=r"store: is of type \w+; allowed is a URL"):
+        AuditPipeline.open(store)
+
+
 def test_the_same_id_is_the_same_entry(audit: AuditPipeline) -> None:
     """A caller who gives an id may repeat the call; another content under that id goes to quarantine."""
     event_id = "01a206e3-901f-7632-bda1-8f0c9edc9b83"

@@ -531,7 +531,8 @@ SECRET = """
     csrftoken TOKEN X-Auth-Token Authorization Proxy-Authorization Cookie Set-Cookie clientSecret client_secret
     SECRET_KEY secrets private_key privateKey PRIVATEKEY ssh-private-key aws_access_key_id signingKey encryption_key
     credentials awsCredential jwt JWT bearer session_id sessionId PHPSESSID JSESSIONID pin PIN userPIN pin_code otp
-    otpCode totp psk wifi_psk pw cvv card.cvc ｐａｓｓｗｏｒｄ pass\u00adword
+    otpCode totp psk wifi_psk pw cvv card.cvc ｐａｓｓｗｏｒｄ pass\u00adword privkey ssh_key master_key csrf X-XSRF
+    auth_header mfa_code recovery_codes backupCode access_code code_verifier smtp_creds SENTRY_DSN sid
 """
 
 

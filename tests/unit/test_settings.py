@@ -235,6 +235,7 @@ def test_secrets_do_not_show() -> None:
         ("memory://host", "memory:// takes no host and no path"),
         ("memory:///a.db", "memory:// takes no host and no path"),
         ("sqlite://[::1/x", "not a URL; allowed are sqlite:///relative.db"),
+        ("opensearch+https://a:hunter2@one:9200,b:hunter3@two:9200", "has a # or @ at a place where none is allowed"),
     ],
     ids=lambda value: value[:32],
 )
