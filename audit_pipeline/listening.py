@@ -159,6 +159,8 @@ class Hub:
                 if late and answer.entries:
                     answer.selected.update(await asyncio.to_thread(_selected, answer.entries, late))
             except Exception as error:  # noqa: BLE001 - whatever it was, listeners wait for what comes next
+                if isinstance(error, ValueError):
+                    self.position = None  # a backup took the store's place: what comes from now on
                 self._report(error)
                 pause = min(pause * 2, RETRY_S)
             else:

@@ -7,7 +7,9 @@ import json
 import random
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from audit_pipeline.event import IdFactory
 from audit_pipeline.listening import Hub, Listener
 from audit_pipeline.normalize import build_event
 from audit_pipeline.query import Query, ResumePoint, parse_query
-from audit_pipeline.stores import Arrival, Arrivals
+from audit_pipeline.stores import Arrival, Arrivals, open_store
 from audit_pipeline.stores.memory import MemoryStore
 
 IDS = IdFactory()
@@ -375,6 +377,33 @@ def test_a_point_of_another_store_is_refused(store: Disordered) -> None:
         assert hub.listeners == 0
 
     together(work)
+
+
+def test_a_backup_in_the_stores_place_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A position beyond all that the file has is of another one: who resumes is told; who listens hears what comes."""
+    monkeypatch.setattr(listening, "POLL_S", 0.01)
+    path, backup = tmp_path / "audit.db", tmp_path / "backup.db"
+    with closing(open_store(f"sqlite:///{backup}")) as older:
+        older.append([entry("first")])
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        hub = Hub(lambda: store)
+
+        async def work() -> None:
+            store.append([entry(str(number)) for number in range(5)])
+            async with hub.listen(ALL) as listener:
+                point = listener.point
+                for suffix in ("", "-wal", "-shm"):
+                    path.with_name(path.name + suffix).unlink(missing_ok=True)
+                backup.rename(path)
+                while hub.position != "1":
+                    await asyncio.sleep(0.01)
+                store.append([entry("x")])
+                assert await hear(listener, until="x") == ["x"]
+                with pytest.raises(ValueError, match="no position"):
+                    async with hub.listen(ALL, point):
+                        pass
+
+        together(work)
 
 
 def test_a_slow_store_keeps_nobody_waiting_longer_than_they_said(store: Disordered) -> None:

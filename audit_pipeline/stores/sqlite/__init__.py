@@ -253,8 +253,12 @@ class SQLiteStore(Store):
     def arrivals(self, position: str | None, limit: int = 1000) -> Arrivals:
         """See Store.arrivals. The position is the number of the last entry: they rise in the order of transactions."""
         with self._translated(), self._connection() as db:
+            last = db.execute("SELECT coalesce(max(number), 0) FROM entries").get
             if position is None:
-                return Arrivals((), str(db.execute("SELECT coalesce(max(number), 0) FROM entries").get))
+                return Arrivals((), str(last))
+            if numbered(position) > last:
+                # Of another file, in whose place a backup was put: of this one, nothing would be given for long.
+                raise ValueError("this is no position of this store")
             rows: list[Any] = db.execute(
                 "SELECT number, body, origin, sequence FROM contents WHERE number > ? ORDER BY number LIMIT ?",
                 (numbered(position), limit),
