@@ -13,6 +13,7 @@ from types import FrameType
 import apsw
 
 __all__ = [
+    "close_aside",
     "cut_log",
     "has_orphaned_log",
     "is_waiting",
@@ -106,6 +107,15 @@ def has_orphaned_log(path: Path) -> bool:
     """Whether a database is missing or empty, and its log is not: SQLite would delete the log. Raises OSError."""
     log = log_of(path)
     return log.exists() and log.stat().st_size > 0 and not (path.exists() and path.stat().st_size)
+
+
+def close_aside(db: apsw.Connection) -> None:
+    """Close a connection, and change nothing at its path: another file may lie there, or one that is to be set aside.
+
+    Otherwise the last one that closes a database deletes its log, by its name.
+    """
+    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    db.close(True)
 
 
 def sync_failed(error: BaseException) -> bool:

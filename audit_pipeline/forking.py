@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Protocol, cast
 from weakref import WeakSet
 
-__all__ = ["ForkLock", "Forkable", "abandon", "prepare_for_forks", "take_no_signals"]
+__all__ = ["ForkLock", "Forkable", "abandon", "is_carried", "prepare_for_forks", "take_no_signals"]
 
 WAIT_S = 10.0
 """How long a fork waits for what is under way, in seconds."""
@@ -255,6 +255,18 @@ def _hook(work: Callable[[], None]) -> Callable[[], object]:
     return partial(next, filter(None, map(next, iter(ready.popleft, None))))
 
 
-def abandon(connection: object) -> None:
-    """Keep a connection that came through a fork for ever: the child must neither use nor close it."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+_carried: set[object] = set()
+
+
+def abandon(connections: object, file: object) -> None:
+    """Keep connections to a file that came through a fork for ever: the child must neither use nor close them.
+
+    Nor may it open that file again, whichever object does: the library takes the parent's locks for this process's.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connections))
+    _carried.add(file)
+
+
+def is_carried(file: object) -> bool:
+    """Whether a connection to this file came through a fork to this process."""
+    return file is not None and file in _carried

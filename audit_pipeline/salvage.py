@@ -239,7 +239,9 @@ def _tell(db: apsw.Connection, name: str, shipped: int | None, accepted: int) ->
     known = missing if missing or shipped is not None else None
     told = {"count": known, "reason": "damaged", "from": _time(before), "to": _time(after)}
     event = gap_entry(uuid7(now, int.from_bytes(os.urandom(10), "big") >> 6), "default", name, detail, now, told)
-    db.execute("INSERT INTO entries VALUES (?, ?, ?)", (last + 1, event.received, event.to_bytes()))
+    # Nor does it get the number of what the store refused: under that, another entry could not be set aside.
+    refused = db.execute("SELECT coalesce(max(sequence), 0) FROM quarantine").get
+    db.execute("INSERT INTO entries VALUES (?, ?, ?)", (max(last, refused) + 1, event.received, event.to_bytes()))
     db.execute("INSERT INTO entries (received, body) SELECT received, body FROM unplaced")
     # What comes before the first entry waits no more: a store has it, or it is missing.
     db.execute("UPDATE meta SET shipped = max(shipped, (SELECT min(sequence) FROM entries) - 1)")

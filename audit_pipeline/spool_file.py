@@ -22,10 +22,10 @@ import apsw
 
 from . import salvage
 from .card import Card, Known
-from .database import cut_log, has_orphaned_log, is_waiting, sync_failed, use_wal, wait_for_locks
+from .database import close_aside, cut_log, has_orphaned_log, is_waiting, sync_failed, use_wal, wait_for_locks
 from .errors import SettingsError, SpoolError, SpoolFull, SpoolMismatch
 from .files import FileId, Locked, account, file_id, foreign_owner, free_bytes, linked_file, locked, make_private
-from .forking import ForkLock, abandon, prepare_for_forks
+from .forking import ForkLock, abandon, is_carried, prepare_for_forks
 from .group_commit import Row
 
 __all__ = ["BUSY_MS", "SpoolFile", "appending", "repairing"]
@@ -154,7 +154,7 @@ class SpoolFile:
         self._unsaid: deque[tuple[int, str, tuple[object, ...]]] = deque()
         self._db: apsw.Connection | None = None
         self._file: FileId | None = None
-        self._closed = self._is_carried = False
+        self._closed = False
         self._next_repair = 0.0
         self._hindrance: SpoolError | None = None
         self._stuck_until = 0.0
@@ -192,11 +192,6 @@ class SpoolFile:
                 raise SpoolError(f"{self.path}: asked in a signal handler, in the middle of a call; only record there")
             if self._closed:
                 raise SpoolError(f"{self.path}: the pipeline is closed; open another one")
-            if self._is_carried:
-                raise SpoolError(
-                    f"{self.path}: this process was forked in the middle of a call that did not end, and cannot use "
-                    "the spool; start it again"
-                )
             try:
                 self._busy = True
                 made = self._translated(lambda: self._worked(ready, work))
@@ -265,9 +260,7 @@ class SpoolFile:
         with self._lock.lock:
             try:
                 self._busy = True
-                if self._db is not None:
-                    _keep_log(self._db)
-                self._part()
+                self._leave()
             finally:
                 self._busy = False
 
@@ -305,9 +298,9 @@ class SpoolFile:
         """Go on, with a connection of its own."""
         self._busy = False
         self._interrupting = []  # the parent writes them
-        # SQLite in this process takes the locks of that connection for its own, whoever opens the file.
-        self._is_carried = self._is_carried or self._db is not None
-        self._leave()
+        if self._db is not None:
+            abandon(self._db, self._file)
+            self._db = None
         self._lock.after_fork_in_child()
 
     # Opening
@@ -359,6 +352,11 @@ class SpoolFile:
     def _opened(self) -> apsw.Connection:
         while True:
             if self._db is None:
+                if is_carried(file_id(self.path)):
+                    raise SpoolError(
+                        f"{self.path}: this process was forked in the middle of a call that did not end, and cannot "
+                        "use the spool; start it again"
+                    )
                 # No repair may rename the files between the opening of one and of the next.
                 self._in_place(self._open_repaired)
             elif self._db.in_transaction:  # a signal handler raised before it could be ended
@@ -457,7 +455,7 @@ class SpoolFile:
         except BaseException as error:
             self._db = None
             if isinstance(error, _Damaged | apsw.CorruptError | apsw.NotADBError | apsw.IOError):
-                _keep_log(db)
+                close_aside(db)
             db.close(True)
             raise
 
@@ -487,16 +485,17 @@ class SpoolFile:
                 # A signal handler may raise at any point: what is closed must not be asked any more.
                 db, self._db = self._db, None
                 db.close(True)
+                return
         self._leave()
 
     def _keeper(self) -> tuple[int, Path]:
         return threading.get_ident(), self.card.path
 
     def _leave(self) -> None:
-        """Go on without the connection, and without closing it: that would delete the log of what is at its path."""
+        """Go on without the connection, whatever is at its path now."""
         if self._db is not None:
-            abandon(self._db)
-            self._db = None
+            db, self._db = self._db, None
+            close_aside(db)
 
     # Repair
 
@@ -611,11 +610,6 @@ def _through_forks(work: Callable[[], R]) -> R:
         except _CLOSED:
             continue
     return work()
-
-
-def _keep_log(db: apsw.Connection) -> None:
-    """Let the end of this connection change nothing: what is damaged is to be set aside as it is, with its log."""
-    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
 
 _INSERT = "INSERT INTO entries (received, body) VALUES (?, ?)"

@@ -47,7 +47,9 @@ def url(tmp_path: Path) -> str:
 def settle(tmp_path: Path, start: Start, until: Until) -> Settle:
     """Ships what is left, and compares it with the side files; the spool's numbers are without gaps."""
 
-    def end(fault: str, tries: int, url: str, paths: Sequence[Path] = (tmp_path / "audit.spool.db",)) -> Said:
+    def end(
+        fault: str, tries: int, url: str, paths: Sequence[Path] = (tmp_path / "audit.spool.db",), first_kept: int = 1
+    ) -> Said:
         shippers = [start("-m", "audit_pipeline", "ship", "--store", url, "--spool", path) for path in paths]
         for path in paths:
             with closing(Spool(path, None)) as spool:
@@ -56,7 +58,8 @@ def settle(tmp_path: Path, start: Start, until: Until) -> Settle:
                 first, last, number = spool.file.ask(
                     lambda db: db.execute("SELECT min(sequence), max(sequence), count(*) FROM entries").get
                 )
-            assert (first, last) == (1, number)
+            assert 1 <= first <= first_kept
+            assert last - first + 1 == number
             until(lambda path=path: ships(path), 60)
         for shipper in shippers:
             shipper.send_signal(signal.SIGTERM)
@@ -356,7 +359,8 @@ def test_clocks_that_jump(
         assert program.poll() is None
         program.kill()
         program.wait()
-    said = settle("clocks that jump by hours and days", jumps, url)
+    # To a clock that is a day ahead, what was shipped before is a day old, and is trimmed.
+    said = settle("clocks that jump by hours and days", jumps, url, first_kept=sys.maxsize)
     times = [id_time(event_id) for event_id, target in said.accepted.items() if target.startswith("jumping")]
     steps = [abs(after - before) for before, after in itertools.pairwise(times)]
     assert sum(step > 3_000_000 for step in steps) >= jumps * 3 // 4  # some are the same again

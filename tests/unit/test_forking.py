@@ -272,3 +272,40 @@ def test_a_child_that_was_waiting_for_another_thread(tmp_path: Path) -> None:
     """
     said = said_by(script, tmp_path)
     assert {one for _, one in said["stored"]} >= set(said["returned"])
+
+
+def test_no_connection_is_carried_where_the_spools_card_is_locked(tmp_path: Path) -> None:
+    """A process that opens the spool, and waits for a lock, holds the card: a fork closes its connection all the same.
+
+    Seen to leave it open: the child recorded without a lock, and what it recorded was lost once another process, which
+    took itself for the last one, had deleted the log.
+    """
+    script = """
+        from audit_pipeline import forking, spool_file
+        from audit_pipeline.files import locked
+        returned, forks, raised = [], 0, 0
+        forking.WAIT_S, spool_file.PART_WAIT_S = 0.5, 0.05
+        begin, ready, done = os.pipe(), os.pipe(), os.pipe()
+        if not os.fork():
+            os.read(begin[0], 1)
+            with locked(pipeline.spool.file.card.path, 5):
+                os.write(ready[1], b"x")
+                os.read(done[0], 1)
+            os._exit(0)
+        returned.append(record())
+        os.write(begin[1], b"x")
+        os.read(ready[0], 1)
+        def links():
+            for one in os.listdir("/proc/self/fd"):
+                try:
+                    yield os.readlink(f"/proc/self/fd/{one}")
+                except FileNotFoundError:
+                    pass
+        def child():
+            os._exit(sum(link.endswith(("spool.db", "spool.db-wal")) for link in links()))
+        carried = os.waitstatus_to_exitcode(os.waitpid(forked(child), 0)[1])
+        os.write(done[1], b"x")
+        os.wait()
+        assert carried == 0, carried
+    """
+    assert said_by(script, tmp_path)["returned"]

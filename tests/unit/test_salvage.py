@@ -333,6 +333,25 @@ def test_what_left_the_quarantine_does_not_come_back(path: Path, left: int) -> N
         assert spool.quarantined() == [Quarantined(event, "because") for event in made[200 - left :]]
 
 
+@pytest.mark.parametrize("durability", ["disk", "process"])
+def test_no_number_of_the_quarantine_is_given_again(path: Path, durability: str) -> None:
+    """Not where the spool does not say how far it was, either: under it, no other refused entry could be kept."""
+    with closing(Spool(path, "memory:", durability)) as spool:
+        spool.append([entry(str(number)) for number in range(5)])
+        *_, last = spool.pending()
+        spool.mark_shipped(5, [Quarantined(last, "it is bad")])
+    with closing(apsw.Connection(str(path))) as db:
+        roots = dict(db.execute("SELECT name, rootpage FROM sqlite_schema").fetchall())
+    for name in ("meta", "entries"):
+        overwrite(path, roots[name])
+    with closing(Spool(path, "memory:", durability)) as spool:
+        kept = {row.sequence for row in spool.quarantine()}
+        assert spool.append([entry("next")]) > max(kept) == 5
+        *_, newest = spool.pending()
+        spool.mark_shipped(newest.sequence, [Quarantined(newest, "it is bad")])
+        assert [one.event.target for one in spool.quarantined()] == ["4", "next"]
+
+
 def test_a_row_that_is_damaged_itself(path: Path) -> None:
     """An entry whose text is noise goes to quarantine as it is; its neighbours go on, and nothing is missing."""
     made = filled(path)

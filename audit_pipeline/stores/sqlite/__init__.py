@@ -18,11 +18,20 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import apsw
 
-from ...database import cut_log, has_orphaned_log, log_of, sync_failed, transaction, use_wal, wait_for_locks
+from ...database import (
+    close_aside,
+    cut_log,
+    has_orphaned_log,
+    log_of,
+    sync_failed,
+    transaction,
+    use_wal,
+    wait_for_locks,
+)
 from ...errors import SettingsError, StoreError, StoreMismatch, StoreMissing, StoreUnavailable
 from ...event import AuditEvent
 from ...files import FileId, file_id, make_private
-from ...forking import ForkLock, abandon, prepare_for_forks
+from ...forking import ForkLock, abandon, is_carried, prepare_for_forks
 from ...privacy import network_key, same_content
 from ...query import Query, Window, search_texts, sort_key
 from ..base import QUERY_S, Arrival, Arrivals, Page, Refusal, Snapshot, Store, StoreURL, numbered
@@ -81,7 +90,7 @@ class SQLiteStore(Store):
         self._used = 0
         self._lent: list[apsw.Connection] = []
         """Those of the connections in use that are open."""
-        self._forking = self._breaks_off = self._is_carried = False
+        self._forking = self._breaks_off = False
         prepare_for_forks(self)
 
     @classmethod
@@ -331,12 +340,10 @@ class SQLiteStore(Store):
         self._freed = threading.Condition(self._lock.lock)
         self._memory = Memory()
         self._forking = self._breaks_off = False
-        # A disk that does not answer cannot be broken off. SQLite in this process takes the locks of that connection
-        # for its own then, whoever opens the file: it would read and write without any.
-        self._is_carried = self._is_carried or self._used > 0
+        # A disk that does not answer cannot be broken off.
+        if self._used or self._idle:
+            abandon([*self._idle, *self._lent], self._file)
         self._used = 0
-        for connections in (self._idle, self._lent):
-            abandon(connections)
         self._idle, self._lent = [], []
 
     def _is_unused(self) -> bool:
@@ -375,17 +382,16 @@ class SQLiteStore(Store):
         """A connection, and the file that it is to."""
         with self._freed:
             self._freed.wait_for(lambda: not self._forking)
-            if self._is_carried:
+            file = self._file_id()
+            if is_carried(file):
                 raise StoreUnavailable(
                     f"{self.path}: this process was forked in the middle of a call that did not end, and cannot use "
                     "the store; start it again"
                 )
-            file = self._file_id()
-            if file != self._file:
-                # Deleted, or replaced: what is open would be written where nobody looks. Closing it would delete the
-                # journal of whatever is at its path now.
-                abandon(self._idle)
-                self._idle, self._file = [], file
+            if file != self._file:  # deleted, or replaced: what is open would be written where nobody looks
+                while self._idle:
+                    close_aside(self._idle.pop())
+                self._file = file
             self._used += 1
             if self._idle:
                 self._lent.append(self._idle.pop())
@@ -411,7 +417,7 @@ class SQLiteStore(Store):
             if db is not None and file == self._file:
                 self._idle.append(db)
             elif db is not None:  # the file was replaced meanwhile
-                abandon(db)
+                close_aside(db)
             self._freed.notify_all()
 
     def _open(self, installing: bool = False) -> apsw.Connection:
