@@ -9,6 +9,7 @@ import random
 import secrets
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
