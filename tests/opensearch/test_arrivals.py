@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from audit_pipeline.stores import Store
 from audit_pipeline.stores.opensearch import arrivals, writing
 
 from .conftest import entry
-from .proxy import RESET, Proxy
+from .proxy import RESET, Exchange, Proxy
 
 
 def met_after(store: Store, position: str, limit: int = 1000) -> list[str]:
@@ -82,6 +83,64 @@ def test_a_large_batch_is_met_when_it_is_whole(
     assert len(met) == 96
     assert set(met) > {event.id for event in batch}
     assert len([one for one in proxy.seen if one.path.startswith("/_bulk")]) >= 4 + 10
+
+
+@pytest.mark.parametrize("lost", [[0], [0, 1, 2], [1, 3]], ids=str)
+def test_a_search_that_saw_a_later_batch_first_loses_none(
+    far: Store, store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, lost: list[int]
+) -> None:
+    """It was at one shard before a batch came, and at another after the next one had: what it lacks is met, too.
+
+    Seen to be passed over for ever.
+    """
+    position = store.arrivals(None).position
+    written = [entry(target=str(number)) for number in range(5)]
+    store.append(written[:3])
+    store.append(written[3:4])
+    store.append(written[4:])
+    hidden = {written[number].id for number in lost}
+    spoilt = 0
+
+    def spoil(exchange: Exchange) -> object:
+        nonlocal spoilt
+        if spoilt or "/_search" not in exchange.path:
+            return None
+        spoilt += 1
+        answer = json.loads(exchange.answer)
+        hits = answer["hits"]["hits"]
+        answer["hits"]["hits"] = [hit for hit in hits if hit["_source"]["event"]["id"] not in hidden]
+        assert len(answer["hits"]["hits"]) == 5 - len(lost)
+        return 200, json.dumps(answer).encode()
+
+    proxy.after_answer = spoil
+    assert sorted(met_after(far, position)) == sorted(event.id for event in written)
+    assert spoilt
+
+
+def test_a_clock_that_is_behind_makes_no_batch_whole(
+    far: Store, store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of which a part is seen is not over since its writer's clock is some minutes behind: it is waited for."""
+    now = writing.now_ms
+    position = store.arrivals(None).position
+    monkeypatch.setattr(writing, "now_ms", lambda: now() - 300_000)
+    written = [entry(target=str(number)) for number in range(3)]
+    store.append(written)
+    spoilt = 0
+
+    def spoil(exchange: Exchange) -> object:
+        nonlocal spoilt
+        if spoilt or "/_search" not in exchange.path:
+            return None
+        spoilt += 1
+        answer = json.loads(exchange.answer)
+        del answer["hits"]["hits"][0]
+        return 200, json.dumps(answer).encode()
+
+    proxy.after_answer = spoil
+    came = far.arrivals(position)
+    assert (came.entries, spoilt) == ([], 1)
+    assert sorted(met_after(far, came.position)) == sorted(event.id for event in written)
 
 
 def test_a_batch_that_waits_does_not_hide_what_comes_behind_it(

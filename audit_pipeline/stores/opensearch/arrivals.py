@@ -6,6 +6,9 @@ when all of its entries are seen, or any entry of a later batch of its writer; o
 the batch had been there before, when so much time has passed that it cannot be under way any more. Only whole batches
 are given out.
 
+A search looks at one shard after the other, and may have been at one before a batch came that the later one proves. So
+where that alone proves it, it is asked once more: what was there before the later batch began is in the second answer.
+
 A position has a moment, and for each writer that wrote since then the last batch that was given out; within a batch,
 also the last entry. Clocks of writers may differ by an hour.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from time import monotonic
 from typing import Any, NamedTuple
 
 import orjson
@@ -70,6 +74,8 @@ class Following:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._waited: dict[tuple[int, str], float] = {}
+        """Since when a batch is known that is not whole: a time of `time.monotonic`, since clocks may differ."""
 
     def now(self) -> str:
         """The position after everything that is whole by now."""
@@ -102,7 +108,11 @@ class Following:
         waiting: set[str] = set()
         while True:
             found, cut = self._hits(since, seen, size, waiting)
-            whole, others = self._whole(found, cut, seen)
+            latest = {hit.writer: hit.batch for hit in found}  # lower numbers come first
+            if not _is_proven(found, seen, latest):
+                again, cut = self._hits(since, seen, size, waiting)
+                found = [hit for hit in again if hit.batch <= latest.get(hit.writer, 0)]
+            whole, others = self._whole(found, cut, seen, latest)
             if whole or not cut or not others:
                 break
             waiting |= others  # what they have must not hide what comes behind it
@@ -141,25 +151,49 @@ class Following:
         came = source["arrival"]
         return _Hit(self._reader.event(source), came["writer"], came["batch"], came["size"], came["at"])
 
-    def _whole(self, found: Sequence[_Hit], cut: bool, seen: dict[str, _Seen]) -> tuple[list[_Hit], set[str]]:
+    def _whole(
+        self, found: Sequence[_Hit], cut: bool, seen: dict[str, _Seen], latest: dict[str, int]
+    ) -> tuple[list[_Hit], set[str]]:
         """Those of whole batches, of each writer none after one that is not whole; and the writers of such a one."""
-        latest: dict[str, int] = {}
-        for hit in found:
-            latest[hit.writer] = max(latest.get(hit.writer, 0), hit.batch)
         whole: list[_Hit] = []
         waiting: set[str] = set()
         for (batch, writer), group in groupby(found, _batch_of):
             hits = list(group)
             if writer in waiting or (cut and (batch, writer) == _batch_of(found[-1])):
                 continue
-            last = seen.get(writer)
-            begun = last is not None and last.part is not None and last.part.batch == batch  # it was whole before
-            done = begun or len(hits) >= hits[0].size or batch < latest[writer] or hits[0].at < now_ms() - OVER_MS
-            if done:
+            done = _is_begun(seen, writer, batch) or len(hits) >= hits[0].size or batch < latest[writer]
+            if done or self._is_over(hits[0]):
                 whole += hits
             else:
                 waiting.add(writer)
         return whole, waiting
+
+    def _is_over(self, hit: _Hit) -> bool:
+        """Whether a batch cannot be under way any more, whatever is missing of it."""
+        if hit.at < now_ms() - SKEW_MS - OVER_MS:
+            return True
+        if len(self._waited) > MOST:
+            self._waited.clear()
+        since = self._waited.setdefault(_batch_of(hit), monotonic())
+        return monotonic() - since >= OVER_MS / 1000
+
+
+def _is_begun(seen: dict[str, _Seen], writer: str, batch: int) -> bool:
+    """Whether a part of a batch was given out, which was whole then."""
+    last = seen.get(writer)
+    return last is not None and last.part is not None and last.part.batch == batch
+
+
+def _is_proven(found: Sequence[_Hit], seen: dict[str, _Seen], latest: dict[str, int]) -> bool:
+    """Whether every batch before the last of its writer is there, with all of its entries."""
+    there = {writer: last.batch for writer, last in seen.items()}
+    for (batch, writer), group in groupby(found, _batch_of):
+        hits = list(group)
+        is_short = len(hits) < hits[0].size and batch < latest[writer] and not _is_begun(seen, writer, batch)
+        if is_short or batch > there.get(writer, 0) + 1:
+            return False
+        there[writer] = batch
+    return True
 
 
 def _batch_of(hit: _Hit) -> tuple[int, str]:
