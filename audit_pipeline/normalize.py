@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -18,7 +18,7 @@ from decimal import Decimal
 from enum import Enum
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from itertools import islice
+from itertools import count, islice
 from pathlib import PurePath
 from typing import Any
 
@@ -45,7 +45,7 @@ from .privacy import (
     normalize_ip,
 )
 
-__all__ = ["FIELDS", "MISSING", "build_event", "parse_timestamp", "refusable"]
+__all__ = ["FIELDS", "MISSING", "build_event", "numbered_key", "parse_timestamp", "refusable"]
 
 FIELDS = frozenset(("target", "detail", "user", "ip", "outcome", "org", "timestamp", "id", "context"))
 """The keys an entry takes. Every other key is part of its context."""
@@ -100,6 +100,12 @@ _TOO_DEEP = f"[cut: deeper than {MAX_LEVELS} levels]"
 def refusable(problems: tuple[str, ...]) -> list[str]:
     """The problems for which `on_invalid="raise"` refuses an entry."""
     return [problem for problem in problems if problem not in MISSING]
+
+
+def numbered_key(key: object, taken: Container[Any], above: int = 1) -> tuple[str, int]:
+    """The first of key~2, key~3 … that is free, and its number; looked for above the number given."""
+    number = next(number for number in count(above + 1) if f"{key}~{number}" not in taken)
+    return f"{key}~{number}", number
 
 
 def build_event(
@@ -468,10 +474,9 @@ class _Cleaner:
 
     def _free(self, key: str, taken: Mapping[str, Any]) -> str:
         """The key, numbered where it is taken; each key's numbers go on rising, so that many alike cost little."""
-        free = key
-        while free in taken:
-            self._numbers[key] = self._numbers.get(key, 1) + 1
-            free = f"{key}~{self._numbers[key]}"
+        if key not in taken:
+            return key
+        free, self._numbers[key] = numbered_key(key, taken, self._numbers.get(key, 1))
         return free
 
     def _key(self, path: str, key: Any) -> str:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +26,7 @@ from .context import Actor, count_entries, current_actor, note_unknown
 from .errors import AuditError, InvalidEvent, SettingsError, SpoolError, SpoolMismatch
 from .event import AuditEvent, IdFactory
 from .gaps import Gaps, Told
-from .normalize import FIELDS, MAX_VALUES, build_event, refusable
+from .normalize import FIELDS, MAX_VALUES, build_event, numbered_key, refusable
 from .settings import ON_FULL, Settings, one_of, spool_path, unknown_line
 from .shipper import Shipper
 from .shipper_process import ShipperProcess
@@ -194,7 +194,7 @@ class AuditPipeline:
         stated = _stated(own.get("context"))
         own["context"] = context = {**actor.context, **stated}
         for key, value in others.items():
-            context[_free(key, stated) if key in stated else key] = value
+            context[numbered_key(key, stated)[0] if key in stated else key] = value
         for name in ("user", "ip", "org"):
             if own.get(name) is None:
                 own[name] = self._from_actor(actor, name, context)
@@ -360,11 +360,6 @@ class AuditPipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _free(key: Any, taken: Mapping[Any, Any]) -> str:
-    """The key, with a number: the call says something else under the same name."""
-    return next(free for number in count(2) if (free := f"{key}~{number}") not in taken)
 
 
 def _stated(context: Any) -> dict[str, Any]:

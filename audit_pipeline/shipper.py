@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import threading
 import time
 import traceback
@@ -195,42 +196,33 @@ class Shipper:
             self._marked = time.monotonic()
             spool.mark_stored()
         if shipped:
-            self._see_to_a_part(spool, shipped)
+            # Batches may come without a rest: as many entries are trimmed as came, or the spool would grow.
+            self._see_to(spool, self._hurry.is_set, shipped)
             if shipped < limit:
                 self._hurry.wait(GATHER_S[self._is_under_load()])
             return
-        self._see_to(spool, seen)
-        while not self._stop.is_set() and not self._wake.wait(POLL_S) and spool.version() == seen:
-            self._see_to(spool, seen)
+
+        def is_disturbed(after: float = TRIM_PAUSE_S) -> bool:
+            return self._stop.is_set() or self._wake.wait(after) or spool.version() != seen
+
+        self._see_to(spool, is_disturbed)
+        while not is_disturbed(POLL_S):
+            self._see_to(spool, is_disturbed)
         self._hurry.wait(GATHER_S[0])
 
-    def _see_to(self, spool: Spool, seen: tuple[int, int]) -> None:
-        """Do what is due beside shipping, as long as nothing comes that is to be shipped."""
-        self._tidy_up()
-        now = time.monotonic()
-        if now - self._trimmed > TRIM_S:
-            while spool.trim():
-                if self._wake.wait(TRIM_PAUSE_S) or self._stop.is_set() or spool.version() != seen:
-                    return  # the rest another time
-            self._trimmed = now
-
-    def _see_to_a_part(self, spool: Spool, shipped: int) -> None:
-        """The same after a batch, since they may come without a rest; as many are trimmed as came, or it would grow."""
-        self._tidy_up()
-        now = time.monotonic()
-        if now - self._trimmed > TRIM_S:
-            while shipped > 0 and not self._hurry.is_set():
-                trimmed = spool.trim()
-                if not trimmed:
-                    self._trimmed = now
-                    return
-                shipped -= trimmed
-
-    def _tidy_up(self) -> None:
+    def _see_to(self, spool: Spool, is_disturbed: Callable[[], bool], most: int = sys.maxsize) -> None:
+        """Do what is due beside shipping; trim until disturbed, or about `most` entries: the rest another time."""
         now = time.monotonic()
         if self._tidy is not None and now - self._tidied > TIDY_S:
             self._tidied = now
             self._tidy()
+        if now - self._trimmed > TRIM_S:
+            while most > 0 and not is_disturbed():
+                trimmed = spool.trim()
+                if not trimmed:
+                    self._trimmed = now
+                    return
+                most -= trimmed
 
     def _ship_batch(self, spool: Spool) -> int:
         # A spool may have been recorded under another AUDIT_IP_STORAGE.

@@ -456,7 +456,7 @@ class SpoolFile:
             self._db = None
             if isinstance(error, _Damaged | apsw.CorruptError | apsw.NotADBError | apsw.IOError):
                 close_aside(db)
-            db.close(True)
+            db.close(True)  # a second time, this does nothing
             raise
 
     def _is_spool(self, db: apsw.Connection) -> bool:

@@ -91,7 +91,8 @@ class StoreURL:
                 "AUDIT_STORE_URL: not a URL; allowed are sqlite:///relative.db, sqlite:////absolute.db, memory://, "
                 "opensearch://host:9200 and opensearch+https://host:9200"
             ) from None
-        several = re.search("@.*,", parts.netloc.rpartition("@")[0])  # an account for each host
+        credentials, _, self.hosts = parts.netloc.rpartition("@")
+        several = re.search("@.*,", credentials)  # an account for each host
         if "#" in url or "@" in parts.query or (parts.netloc and "@" in parts.path) or several:
             # Otherwise a part of a password, or of a file's name, would be taken for something else.
             raise SettingsError(
@@ -99,8 +100,6 @@ class StoreURL:
                 "special characters of a password or a file name as %23 (#), %2F (/), %3F (?), %40 (@)"
             )
         self.scheme = parts.scheme
-        self.hosts = parts.netloc.rpartition("@")[2]
-        credentials = parts.netloc.rpartition("@")[0]
         user, _, password = credentials.partition(":")
         self.user, self.password = unquote(user), unquote(password)
         self.path = unquote(parts.path)

@@ -265,12 +265,13 @@ class SQLiteStore(Store):
             last = db.execute("SELECT coalesce(max(number), 0) FROM entries").get
             if position is None:
                 return Arrivals((), str(last))
-            if numbered(position) > last:
+            number = numbered(position)
+            if number > last:
                 # Of another file, in whose place a backup was put: of this one, nothing would be given for long.
                 raise ValueError("this is no position of this store")
             rows: list[Any] = db.execute(
                 "SELECT number, body, origin, sequence FROM contents WHERE number > ? ORDER BY number LIMIT ?",
-                (numbered(position), limit),
+                (number, limit),
             ).fetchall()
         entries = [Arrival(AuditEvent.from_bytes(*row[1:]), str(row[0])) for row in rows]
         return Arrivals(entries, entries[-1].position if entries else position, more=len(rows) == limit)
