@@ -35,10 +35,13 @@ TAKEOVER_S = 0.2
 """How often a waiting shipper asks for the lock, in seconds."""
 RETRY_S = (0.1, 5.0)
 """The first and the longest pause before a store is tried again, in seconds."""
-BATCH, BACKLOG = 1000, 8000
+BATCH, BACKLOG = 4000, 8000
 """Entries in a batch, at the most: usually, and while there are more than that."""
-GATHER_S = (0.05, 0.3)
-"""How long entries gather before the next batch, in seconds: after an idle time, and under load."""
+MANY = 250
+"""Entries in a batch, from which on the next one gathers for longer."""
+GATHER_S, GATHER_LOAD_S, GATHER_MANY_S = 0.05, 0.3, 0.75
+"""How long entries gather before the next batch, in seconds: after an idle time, under load, and where many come. Log
+calls share the disk and the processors with a store that stores, most of all when each batch is synced."""
 LOAD_S = 1.0
 """For how long after a log call of this process it counts as being under load, in seconds."""
 NAP_S, RUN_S, RUN_BEHIND_S = 0.00005, 0.00003, 0.00025
@@ -199,7 +202,7 @@ class Shipper:
             # Batches may come without a rest: as many entries are trimmed as came, or the spool would grow.
             self._see_to(spool, self._hurry.is_set, shipped)
             if shipped < limit:
-                self._hurry.wait(GATHER_S[self._is_under_load()])
+                self._hurry.wait(self._gathering_s(shipped))
             return
 
         def is_disturbed(after: float = TRIM_PAUSE_S) -> bool:
@@ -208,7 +211,7 @@ class Shipper:
         self._see_to(spool, is_disturbed)
         while not is_disturbed(POLL_S):
             self._see_to(spool, is_disturbed)
-        self._hurry.wait(GATHER_S[0])
+        self._hurry.wait(GATHER_S)
 
     def _see_to(self, spool: Spool, is_disturbed: Callable[[], bool], most: int = sys.maxsize) -> None:
         """Do what is due beside shipping; trim until disturbed, or about `most` entries: the rest another time."""
@@ -269,6 +272,11 @@ class Shipper:
 
     def _is_under_load(self) -> bool:
         return time.monotonic() - self._recorded < LOAD_S and not self._hurry.is_set()
+
+    def _gathering_s(self, shipped: int) -> float:
+        if not self._is_under_load():
+            return GATHER_S
+        return GATHER_LOAD_S if shipped < MANY else GATHER_MANY_S
 
     def _give_way(self) -> None:
         """Let other threads of this process go first."""
