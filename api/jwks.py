@@ -12,7 +12,6 @@ import threading
 import time
 from typing import Any, NamedTuple
 
-import httpx
 import jwt
 
 from audit_pipeline.errors import AuditError
@@ -91,6 +90,8 @@ class RemoteKeys:
         return self._keys.get(kid) if fresh else None
 
     def _fetch(self) -> None:
+        import httpx  # here: it takes a fifth of the start of an API, and most have no such address
+
         self._asked = time.monotonic()
         failed, self._failed = self._failed, True
         try:
