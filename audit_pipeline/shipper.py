@@ -42,6 +42,9 @@ MANY = 250
 GATHER_S, GATHER_LOAD_S, GATHER_MANY_S = 0.05, 0.3, 0.75
 """How long entries gather before the next batch, in seconds: after an idle time, under load, and where many come. Log
 calls share the disk and the processors with a store that stores, most of all when each batch is synced."""
+FOUND_S = 1.5
+"""Within how many seconds an entry is to be found, at a pace at which the store keeps up: one that comes while a batch
+is under way waits for the rest of that, for the pause, and for its own batch."""
 LOAD_S = 1.0
 """For how long after a log call of this process it counts as being under load, in seconds."""
 NAP_S, RUN_S, RUN_BEHIND_S = 0.00005, 0.00003, 0.00025
@@ -193,7 +196,9 @@ class Shipper:
         self._hurry.clear()
         seen = spool.version()
         limit = self._limit
+        begin = time.monotonic()
         shipped = self._ship_batch(spool)
+        took = time.monotonic() - begin
         quiet = spool.version() == seen and not self._wake.is_set()
         if quiet or self._hurry.is_set() or time.monotonic() - self._marked > MARK_S:
             self._marked = time.monotonic()
@@ -202,7 +207,7 @@ class Shipper:
             # Batches may come without a rest: as many entries are trimmed as came, or the spool would grow.
             self._see_to(spool, self._hurry.is_set, shipped)
             if shipped < limit:
-                self._hurry.wait(self._gathering_s(shipped))
+                self._hurry.wait(self._gathering_s(shipped, took))
             return
 
         def is_disturbed(after: float = TRIM_PAUSE_S) -> bool:
@@ -273,10 +278,11 @@ class Shipper:
     def _is_under_load(self) -> bool:
         return time.monotonic() - self._recorded < LOAD_S and not self._hurry.is_set()
 
-    def _gathering_s(self, shipped: int) -> float:
+    def _gathering_s(self, shipped: int, took: float) -> float:
         if not self._is_under_load():
             return GATHER_S
-        return GATHER_LOAD_S if shipped < MANY else GATHER_MANY_S
+        most = GATHER_LOAD_S if shipped < MANY else GATHER_MANY_S
+        return min(most, max(GATHER_S, FOUND_S - 2 * took))
 
     def _give_way(self) -> None:
         """Let other threads of this process go first."""

@@ -309,6 +309,22 @@ def test_under_load_entries_gather(audit: AuditPipeline, store: Failing) -> None
     assert [one for batch in store.batches for one in batch] == made
 
 
+@pytest.mark.parametrize("took", [0.0, 0.2, 0.4, 0.65, 0.7])
+def test_the_more_come_the_longer_they_gather_and_no_longer_than_they_may(
+    audit: AuditPipeline, store: Failing, tmp_path: Path, took: float
+) -> None:
+    """Few: a third of a second; many: longer, where the store is quick; whatever it takes, within two seconds."""
+    one = Shipper(tmp_path / "s.db", "memory:", store)
+    assert one._gathering_s(shipper.MANY, took) == shipper.GATHER_S  # nothing was recorded just now
+    one.wake()
+    few, many = (one._gathering_s(shipped, took) for shipped in (shipper.MANY - 1, shipper.MANY))
+    assert few <= many
+    assert (many > few) == (took <= 0.4)
+    assert took + many + took < 2
+    one.hurry()
+    assert one._gathering_s(shipper.MANY, took) == shipper.GATHER_S
+
+
 def test_who_waits_is_not_kept_waiting(audit: AuditPipeline, store: Failing) -> None:
     """Where somebody asks for what is not stored yet, no pause is made for entries to gather."""
     for _ in range(10):
