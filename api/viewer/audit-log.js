@@ -3,7 +3,7 @@
 import { LitElement, html, nothing } from "./vendor/lit.js";
 import { Client, Problem, download, save } from "./client.js";
 import { isDay, number, zoneName } from "./dates.js";
-import { boundsWith, chips, isRefused, limitNote, toggle, toolbar } from "./filters.js";
+import { boundsWith, chips, isBefore, isRefused, limitNote, toggle, toolbar } from "./filters.js";
 import { Following } from "./live.js";
 import * as panels from "./panels.js";
 import { Reading, countDown } from "./reading.js";
@@ -541,7 +541,7 @@ export class AuditLog extends LitElement {
     const { t, reading, view } = this;
     if (panels.isClosed(reading.problem)) return html`<div class="log" lang=${this.formats}>${panels.closed(this)}</div>`;
     const { answer } = reading;
-    return html`<div class="log" lang=${this.formats}>
+    return html`<div class="log ${isBefore(this) ? "before" : ""}" lang=${this.formats}>
       <div class="thin ${reading.slow && answer ? "shown" : ""}" aria-hidden="true"></div>
       ${toolbar(this)} ${chips(this)} ${panels.trouble(this)} ${panels.exporting(this)} ${panels.linked(this)} ${timeline(this)}
       <div part="status" class="status">

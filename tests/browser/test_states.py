@@ -207,6 +207,32 @@ def test_a_bad_value_in_the_address(page: Page, live_once: Live, heard: Heard, a
     expect(trouble(page)).to_have_count(0)
 
 
+def test_rows_of_the_search_before_are_said_to_be(page: Page, live_once: Live, heard: Heard) -> None:
+    """Where a search is refused, or has no answer, the rows that are still there are not taken for one."""
+    heard.expect("status of 422")
+    fill(live_once, 3)
+    signed_in(page, live_once)
+    said = trouble(page).get_by_text("The rows below are of the search before.")
+    dimmed = page.locator(".before tbody")
+    page.get_by_role("searchbox").fill(" ".join("abcdefghijklmnopqrs"))
+    expect(trouble(page)).to_contain_text("allowed are 16")
+    expect(said).to_be_visible()
+    expect(dimmed).to_have_css("opacity", "0.55")
+    expect(rows(page)).to_have_count(3)
+    button(page, "Remove these").click()
+    expect(trouble(page)).to_have_count(0)
+    expect(dimmed).to_have_count(0)
+    heard.expect("net::ERR_CONNECTION_REFUSED")
+    live_once.server.kill()
+    page.get_by_role("searchbox").fill("d1")
+    expect(trouble(page)).to_contain_text("There is no connection.")
+    expect(said).to_be_visible()
+    live_once.server.start()
+    button(page, "Try again").click()
+    shows(page, "1 entry")
+    expect(dimmed).to_have_count(0)
+
+
 def test_a_refused_view_offers_no_export(page: Page, live_once: Live, heard: Heard) -> None:
     """Where the server refused the view there is no CSV; what it says has commands as such. Then there is one."""
     heard.expect("status of 422")
