@@ -85,7 +85,9 @@ class Catalogue:
                 raise ValueError(f"label of {action.id}: a label that people can read is needed")
         if action.id in self._actions:
             label = self._actions[action.id].label
-            raise DuplicateAction(f"action {action.id} is declared already, as {label!r}: choose another id")
+            raise DuplicateAction(
+                f"action {action.id} is declared already, as {label!r}: choose another id, or declare it once"
+            )
         known = self._labels.get(action.category)
         if known is not None and category_label not in (None, known):
             raise DuplicateAction(f"category {action.category} is declared already, as {known!r}: leave its label out")
@@ -240,7 +242,9 @@ def load_catalogue_file(path: Path) -> None:
         for number, entry in enumerate(entries, 1):
             _check_keys(number, entry)
             register_action(**entry)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, DuplicateAction) as error:
+    except DuplicateAction as error:
+        raise SettingsError(f"AUDIT_CATALOGUE: {path}: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(
             f"AUDIT_CATALOGUE: {path} is no catalogue file ({reason}); it is a JSON list such as "

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
+from .actions import catalogue
 from .context import unaudited
 from .event import AuditEvent
 from .processor import AuditPipeline
@@ -52,7 +53,11 @@ class AuditLog:
         for event in reversed(self.entries):
             if event.action == action and all(_value(event, name) == value for name, value in expected.items()):
                 return event
-        raise AssertionError(f"no entry {action} with {expected!r}; there are: {self._listed()}")
+        if action not in catalogue:
+            raise AssertionError(catalogue.unknown(action))
+        others = [name for name in expected if name not in _FIELDS and not any(name in e.context for e in self.entries)]
+        hint = f"; no entry has {', '.join(others)}" if others else ""
+        raise AssertionError(f"no entry {action} with {expected!r}{hint}; there are: {self._listed()}")
 
     def assert_nothing_recorded(self) -> None:
         """Raises AssertionError where there is any entry."""

@@ -23,7 +23,7 @@ from ..export import csv_chunks, export_context, file_name
 from ..files import replacing
 from ..importing import NDJSONReader, Rejected
 from ..keys import cursor_keys
-from ..normalize import MISSING
+from ..normalize import MISSING, parse_timestamp
 from ..privacy import public_item
 from ..processor import AuditPipeline
 from ..query import CursorSigner, Query, Signature, Window, parse_page, parse_zone, sort_key
@@ -84,6 +84,12 @@ def emit(
     if given["id"] is not None and not is_new_id(given["id"]):
         # A new one in its place would be another one each time that the call is tried again.
         raise click.BadParameter(f"{given['id'][:80]!r} is {NO_ID}", param_hint="--id")
+    if given["timestamp"] and parse_timestamp(given["timestamp"]) is None:
+        # Who gives a time means another than now, which would be recorded in its place.
+        raise click.BadParameter(
+            f"{given['timestamp'][:80]!r} is no time; allowed is RFC 3339, such as 2026-11-23T03:41:00Z",
+            param_hint="--timestamp",
+        )
     given["context"] = dict(_pair(text) for text in context)
     settings = settings_of(store, spool)
     known = catalogue[action]

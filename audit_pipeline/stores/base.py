@@ -86,6 +86,8 @@ class StoreURL:
         try:
             parts: SplitResult = urlsplit(url)
             options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+            if parts.scheme and not url[len(parts.scheme) :].startswith("://"):
+                raise ValueError("one slash too few")
         except ValueError:
             raise SettingsError(
                 "AUDIT_STORE_URL: not a URL; allowed are sqlite:///relative.db, sqlite:////absolute.db, memory://, "

@@ -163,7 +163,6 @@ def test_a_catalogue_file_is_read_once(own_catalogue: Catalogue, tmp_path: Path)
         b'[{"id": "x.y", "label": "X", "category": "x", "tone": "red", "colour": "red"}]',
         b'[{"id": "x.y", "label": "X", "category": "x", "tone": "blue"}]',
         b'[{"id": 5, "label": "X", "category": "x", "tone": "red"}]',
-        b'[{"id": "domain.created", "label": "X", "category": "x", "tone": "red"}]',
     ],
 )
 def test_a_wrong_catalogue_file_stops_the_program(tmp_path: Path, content: bytes) -> None:
@@ -175,6 +174,19 @@ def test_a_wrong_catalogue_file_stops_the_program(tmp_path: Path, content: bytes
     ) as raised:
         load_catalogue_file(path)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("own_catalogue")
+def test_an_action_that_a_catalogue_file_declares_again_is_named(tmp_path: Path) -> None:
+    """A file that is well formed is not told to be none: the action is named, and what to do."""
+    path = tmp_path / "actions.json"
+    path.write_bytes(b'[{"id": "domain.created", "label": "X", "category": "x", "tone": "red"}]')
+    with pytest.raises(SettingsError) as raised:
+        load_catalogue_file(path)
+    assert str(raised.value) == (
+        f"AUDIT_CATALOGUE: {path}: action domain.created is declared already, as 'Domain created': choose another id, "
+        "or declare it once"
+    )
 
 
 @pytest.mark.usefixtures("own_catalogue")

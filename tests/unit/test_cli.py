@@ -452,6 +452,15 @@ def test_emit_refuses_what_is_no_id(run: Run, place: Path, event_id: str) -> Non
     assert list(place.iterdir()) == []
 
 
+def test_emit_refuses_what_is_no_time(run: Run, place: Path) -> None:
+    """A time that is none is wrong use: now, in its place, would be another one."""
+    wrong = run("emit", "domain.created", "--timestamp", "yesterday")
+    assert (wrong.status, wrong.out) == (2, "")
+    message = " ".join(wrong.err.split())
+    assert "--timestamp: 'yesterday' is no time; allowed is RFC 3339, such as 2026-11-23T03:41:00Z" in message
+    assert list(place.iterdir()) == []
+
+
 def test_emit_refuses_what_is_no_action(run: Run, place: Path) -> None:
     """An unknown action is wrong use, told with the nearest known one; a malformed option too."""
     assert "did you mean domain.created" in run("emit", "domain.craeted").refused(2)

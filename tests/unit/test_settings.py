@@ -212,7 +212,7 @@ def test_secrets_do_not_show() -> None:
     [
         ("audit.db", r"has no scheme; did you mean sqlite:///audit\.db\? allowed are URLs that begin with"),
         ("/var/audit.db", r"has no scheme; did you mean sqlite:////var/audit\.db\? allowed"),
-        ("a:hunter2@b/audit.db", "has no scheme; allowed|no store is called 'a'; allowed"),
+        ("a:hunter2@b/audit.db", "not a URL; allowed|no store is called 'a'; allowed"),
         ("a.db?x=hunter2", "has no scheme; allowed"),
         ("", "has no scheme; allowed"),
         (
@@ -292,6 +292,13 @@ def test_a_password_never_shows(url: str) -> None:
         shown += [line for line in traceback.format_exception(error) if "Error" in line]
     assert shown
     assert not any(SECRET in text for text in shown)
+
+
+@pytest.mark.parametrize("url", ["sqlite:audit.db", "sqlite:/srv/audit.db", "memory:", "opensearch:one:9200"])
+def test_a_store_url_has_two_slashes(url: str) -> None:
+    """One slash and an absolute path would name a file of the current folder."""
+    with pytest.raises(SettingsError, match=r"not a URL; allowed are sqlite:///relative\.db"):
+        open_store(url)
 
 
 def test_the_parts_of_a_store_url() -> None:

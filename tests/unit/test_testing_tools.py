@@ -61,6 +61,10 @@ def test_a_missing_entry_is_told_with_those_that_there_are() -> None:
         log.pipeline.record("domain.created", target="a", user="alice")
         with pytest.raises(AssertionError, match=r"(?s)there are:.*domain\.created target='a' user='alice'"):
             log.assert_recorded("domain.created", target="b")
+        with pytest.raises(AssertionError, match=r"with {'tagret': 'a'}; no entry has tagret; there are:"):
+            log.assert_recorded("domain.created", tagret="a")
+        with pytest.raises(AssertionError, match=r"did you mean domain\.created"):
+            log.assert_recorded("domain.craeted", target="a")
         with pytest.raises(AssertionError, match=r"entries were made:.*\n.*domain\.created"):
             log.assert_nothing_recorded()
 
