@@ -55,6 +55,8 @@ BATCH = 500
 """Lines that an import puts into the spool at once."""
 AHEAD = 20_000
 """Entries of an import that may wait in the spool."""
+EMIT_S = 2.0
+"""For how long `emit` waits for the store, in seconds."""
 MANY = 20_000
 """After so many entries, an import ships by a process of its own."""
 MOST_SHOWN = 60
@@ -80,7 +82,10 @@ MOST_SHOWN = 60
 def emit(
     action: str, context: tuple[str, ...], as_json: bool, store: str | None, spool: str | None, **given: Any
 ) -> int:
-    """Record one entry, and print its id. When this returns, the entry is on disk."""
+    """Record one entry, and print its id. When this returns, the entry is on disk.
+
+    The exit status is 3 where the store refused it: its id is taken by another one.
+    """
     if given["id"] is not None and not is_new_id(given["id"]):
         # A new one in its place would be another one each time that the call is tried again.
         raise click.BadParameter(f"{given['id'][:80]!r} is {NO_ID}", param_hint="--id")
@@ -93,13 +98,15 @@ def emit(
     given["context"] = dict(_pair(text) for text in context)
     settings = settings_of(store, spool)
     known = catalogue[action]
-    with opened_pipeline(settings, wait=2.0) as pipeline:
+    with opened_pipeline(settings, wait=0.0) as pipeline:
         event = pipeline.prepare(known, given)
         pipeline.accept([event])
         click.echo(orjson.dumps({"id": event.id, "problems": event.problems}) if as_json else event.id)
         for problem in event.problems:
             say(problem + _advice(problem))
-    return DONE
+        stored = pipeline.flush(EMIT_S)
+        refused = stored and any(one.event.id == event.id for one in pipeline.spool.quarantined())
+    return IN_PART if refused else DONE
 
 
 def _advice(problem: str) -> str:

@@ -452,6 +452,16 @@ def test_emit_refuses_what_is_no_id(run: Run, place: Path, event_id: str) -> Non
     assert list(place.iterdir()) == []
 
 
+def test_emit_of_an_id_that_is_taken(run: Run) -> None:
+    """The same entry again is no error; another one under its id is told, and by the exit status too."""
+    event_id = uuid7(now_ms(), 5)
+    first = ("emit", "domain.created", "--user", "u", "--ip", "", "--id", event_id)
+    assert [run(*first, "--target", "a").status for _ in "ab"] == [0, 0]
+    other = process(*first, "--target", "b")
+    assert (other.status, other.out) == (3, event_id + "\n")
+    assert f"entry {event_id} is in quarantine: its id is taken" in other.err
+
+
 def test_emit_refuses_what_is_no_time(run: Run, place: Path) -> None:
     """A time that is none is wrong use: now, in its place, would be another one."""
     wrong = run("emit", "domain.created", "--timestamp", "yesterday")
