@@ -1,7 +1,7 @@
 // <audit-log>: the audit log of a dashboard, as one element. See docs/viewer.md for its properties and events.
 
 import { LitElement, html, nothing } from "./vendor/lit.js";
-import { Client, Problem, download, save } from "./client.js";
+import { Client, Problem, download, holderOf, save } from "./client.js";
 import { isDay, number, zoneName } from "./dates.js";
 import { boundsWith, chips, isBefore, isRefused, limitNote, toggle, toolbar } from "./filters.js";
 import { Following } from "./live.js";
@@ -90,6 +90,9 @@ export class AuditLog extends LitElement {
   #held = null;
   #left = null;
   #started = false;
+  // Whose token it was last, and how often that was somebody else.
+  #holder = "";
+  #others = 0;
 
   connectedCallback() {
     super.connectedCallback();
@@ -117,11 +120,16 @@ export class AuditLog extends LitElement {
       const base = this.apiBase ? new URL(this.apiBase, document.baseURI).href : new URL("../../", import.meta.url).href;
       this.client = new Client(base.endsWith("/") ? base : `${base}/`, (asked) => this.#token(asked));
     }
+    const another = changed.has("token") && this.#isAnother(this.token);
     if (!this.#started) {
       if (this.token || this.getToken || this.session) queueMicrotask(() => this.#begin());
       return;
     }
     if (changed.has("pageSize")) this.view = Object.freeze({ ...this.view, size: this.#start.size, page: 1 });
+    if (another) {
+      queueMicrotask(() => this.#beginAnew());
+      return;
+    }
     const closed = panels.isClosed(this.reading.problem);
     // Frameworks make a new function at each turn: it alone is no reason to read again.
     if (changed.has("apiBase") || changed.has("pageSize") || changed.has("token") || (changed.has("getToken") && closed)) queueMicrotask(() => this.refresh());
@@ -155,11 +163,37 @@ export class AuditLog extends LitElement {
     if (this.session) return "";
     if (!this.getToken) return (!renew && this.token) || null;
     try {
-      return (await this.getToken({ renew })) || null;
+      const token = (await this.getToken({ renew })) || null;
+      if (this.#isAnother(token)) queueMicrotask(() => this.#beginAnew());
+      return token;
     } catch {
       // Whoever could not give one is not signed in.
       return null;
     }
+  }
+
+  /** Whether a token is of somebody else than the one before it: one that was renewed is not. */
+  #isAnother(token) {
+    const holder = holderOf(token);
+    const before = this.#holder;
+    if (holder) this.#holder = holder;
+    return holder !== "" && before !== "" && holder !== before;
+  }
+
+  /** Somebody else is signed in: nothing of what the one before could see stays. */
+  #beginAnew() {
+    const live = this.following.on;
+    this.#others += 1;
+    this.following.end();
+    this.cancelExport();
+    this.closeExport();
+    this.timeline.clear();
+    this.reading.stop();
+    Object.assign(this.reading, { answer: null, view: null, pin: "", problem: null, fresh: 0 });
+    Object.assign(this, { opened: new Map(), linked: null, said: "" });
+    this.#openLinked();
+    this.#read({ pin: this.view.pin });
+    if (live) this.following.begin(this.view);
   }
 
   #tell(name, detail) {
@@ -248,6 +282,7 @@ export class AuditLog extends LitElement {
       Object.assign(reset, { from: "", to: "", period: "" });
       this.timed = false;
     }
+    this.reading.pin = "";
     this.change({ ...reset, pin: "" });
   }
 
@@ -440,8 +475,9 @@ export class AuditLog extends LitElement {
     const { entry } = this.view;
     this.linked = entry ? { id: entry } : null;
     if (!entry) return;
+    const others = this.#others;
     const found = await this.#entry(entry);
-    if (this.view.entry !== entry) return;
+    if (this.view.entry !== entry || this.#others !== others) return;
     this.linked = panels.isClosed(found.problem) ? null : found;
     this.requestUpdate();
   }

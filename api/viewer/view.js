@@ -18,7 +18,8 @@ const LISTS = ["action", "category"];
 const OWN = {
   period: (value) => PERIODS.includes(value),
   zone: (value) => ["local", "utc"].includes(value),
-  pin: (value) => moment(value, "utc"),
+  // Whole, as a copied link has it: what is left of one that was cut is another moment.
+  pin: (value) => /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/.test(value) && moment(value, "utc"),
 };
 
 /** The filters that are applied, in the order of FILTERS. */

@@ -128,7 +128,7 @@ class Live:
         made = [
             self.pipeline.prepare(
                 catalogue[event["action"]],
-                {name: value for name, value in event.items() if name != "action"} | {"org": self.org},
+                {"org": self.org} | {name: value for name, value in event.items() if name != "action"},
             )
             for event in events
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -384,6 +385,70 @@ def test_the_network_is_gone(page: Page, live_once: Live, heard: Heard) -> None:
 
 
 # Who may look
+
+
+@pytest.mark.parametrize("way", ["token", "getToken"])
+def test_nothing_stays_for_somebody_else(page: Page, live_once: Live, heard: Heard, way: str) -> None:
+    """With the token of another organisation rows, an opened entry, the linked one, and Live are that one's alone."""
+    heard.expect("status of 404")
+    other = f"{live_once.org}-other"
+    linked = live_once.record("domain.created", target="mine.example", timestamp=datetime.now(UTC) - timedelta(hours=1))
+    live_once.record("domain.created", target="theirs.example", org=other)
+    live_once.stored()
+    signed_in(page, live_once, f"/?entry={linked}")
+    shows(page, "1 entry")
+    expect(page.get_by_role("region", name="The entry of this link")).to_contain_text("mine.example")
+    log = page.locator("audit-log")
+    if way == "getToken":
+        log.evaluate("(log, token) => (log.getToken = () => token)", live_once.token())
+    button(page, "Show details").click()
+    page.get_by_role("switch", name="Live").click()
+    expect(page.get_by_role("switch", name="Live")).to_be_checked()
+    change = "(log, token) => (log.token = token)" if way == "token" else "(log, token) => (log.getToken = () => token)"
+    log.evaluate(change, live_once.token(org=other))
+    if way == "getToken":
+        log.evaluate("(log) => log.refresh()")
+    expect(rows(page)).to_have_count(1)
+    expect(rows(page)).to_contain_text("theirs.example")
+    shows(page, "1 entry")
+    expect(page.get_by_role("region", name="The entry of this link")).to_contain_text("There is no such entry.")
+    expect(page.get_by_role("switch", name="Live")).to_be_checked()
+    live_once.record("domain.created", target="later-mine.example")
+    live_once.record("domain.created", target="later-theirs.example", org=other)
+    live_once.stored()
+    shows(page, "2 entries")
+    expect(page.get_by_text("mine.example")).to_have_count(0)
+
+
+def test_a_renewed_token_changes_nothing(page: Page, live_once: Live) -> None:
+    """A later token of the same person keeps what is opened, and the rows as they were."""
+    fill(live_once, 3)
+    signed_in(page, live_once)
+    shows(page, "3 entries")
+    button(page, "Show details").first.click()
+    expect(page.locator("tr.details dl")).to_be_visible()
+    page.locator("audit-log").evaluate("(log, token) => (log.token = token)", live_once.token(ttl=7200))
+    page.wait_for_load_state("networkidle")
+    expect(page.locator("tr.details dl")).to_be_visible()
+
+
+def test_a_token_that_no_header_can_have_is_refused(page: Page, live_once: Live) -> None:
+    """It is a token that is not accepted, not a connection that is not there."""
+    page.goto(f"{live_once.url}/#token=abc%E2%80%A6def")
+    expect(page.get_by_text("The token was not accepted, or is no longer valid.")).to_be_visible()
+
+
+@pytest.mark.parametrize("pin", ["2026-12-01T14:53:44", "1", "0000-01-01T00:00:00.000Z"])
+def test_a_link_that_was_cut(page: Page, live_once: Live, heard: Heard, pin: str) -> None:
+    """What is left of its moment is named, and taken back when it is told to."""
+    if pin.startswith("0000"):
+        heard.expect("status of 422")
+    fill(live_once, 3)
+    signed_in(page, live_once, f"/?pin={pin}")
+    expect(trouble(page)).to_contain_text("This view asks for something that is not allowed.")
+    button(page, "Remove these").click()
+    shows(page, "3 entries")
+    expect(trouble(page)).to_have_count(0)
 
 
 def test_a_panel_takes_a_token(page: Page, live: Live, heard: Heard) -> None:
