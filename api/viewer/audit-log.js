@@ -1,9 +1,9 @@
 // <audit-log>: the audit log of a dashboard, as one element. See docs/viewer.md for its properties and events.
 
 import { LitElement, html, nothing } from "./vendor/lit.js";
-import { Client, Problem, download, holderOf, save } from "./client.js";
+import { Client, Problem, download, save } from "./client.js";
 import { isDay, number, zoneName } from "./dates.js";
-import { boundsWith, chips, isBefore, isRefused, limitNote, toggle, toolbar } from "./filters.js";
+import { boundsWith, chips, isRefused, limitNote, toggle, toolbar } from "./filters.js";
 import { Following } from "./live.js";
 import * as panels from "./panels.js";
 import { Reading, countDown } from "./reading.js";
@@ -90,9 +90,6 @@ export class AuditLog extends LitElement {
   #held = null;
   #left = null;
   #started = false;
-  // Whose token it was last, and how often that was somebody else.
-  #holder = "";
-  #others = 0;
 
   connectedCallback() {
     super.connectedCallback();
@@ -120,19 +117,18 @@ export class AuditLog extends LitElement {
       const base = this.apiBase ? new URL(this.apiBase, document.baseURI).href : new URL("../../", import.meta.url).href;
       this.client = new Client(base.endsWith("/") ? base : `${base}/`, (asked) => this.#token(asked));
     }
-    const another = changed.has("token") && this.#isAnother(this.token);
     if (!this.#started) {
       if (this.token || this.getToken || this.session) queueMicrotask(() => this.#begin());
       return;
     }
     if (changed.has("pageSize")) this.view = Object.freeze({ ...this.view, size: this.#start.size, page: 1 });
-    if (another) {
-      queueMicrotask(() => this.#beginAnew());
-      return;
+    // It may be another person's: so are the entry that a link names, and what streams.
+    if (changed.has("token")) {
+      this.#openLinked();
+      if (this.following.on) this.following.begin(this.view);
     }
-    const closed = panels.isClosed(this.reading.problem);
     // Frameworks make a new function at each turn: it alone is no reason to read again.
-    if (changed.has("apiBase") || changed.has("pageSize") || changed.has("token") || (changed.has("getToken") && closed)) queueMicrotask(() => this.refresh());
+    if (changed.has("apiBase") || changed.has("pageSize") || changed.has("token") || (changed.has("getToken") && panels.isClosed(this.reading.problem))) queueMicrotask(() => this.refresh());
   }
 
   firstUpdated() {
@@ -163,37 +159,11 @@ export class AuditLog extends LitElement {
     if (this.session) return "";
     if (!this.getToken) return (!renew && this.token) || null;
     try {
-      const token = (await this.getToken({ renew })) || null;
-      if (this.#isAnother(token)) queueMicrotask(() => this.#beginAnew());
-      return token;
+      return (await this.getToken({ renew })) || null;
     } catch {
       // Whoever could not give one is not signed in.
       return null;
     }
-  }
-
-  /** Whether a token is of somebody else than the one before it: one that was renewed is not. */
-  #isAnother(token) {
-    const holder = holderOf(token);
-    const before = this.#holder;
-    if (holder) this.#holder = holder;
-    return holder !== "" && before !== "" && holder !== before;
-  }
-
-  /** Somebody else is signed in: nothing of what the one before could see stays. */
-  #beginAnew() {
-    const live = this.following.on;
-    this.#others += 1;
-    this.following.end();
-    this.cancelExport();
-    this.closeExport();
-    this.timeline.clear();
-    this.reading.stop();
-    Object.assign(this.reading, { answer: null, view: null, pin: "", problem: null, fresh: 0 });
-    Object.assign(this, { opened: new Map(), linked: null, said: "" });
-    this.#openLinked();
-    this.#read({ pin: this.view.pin });
-    if (live) this.following.begin(this.view);
   }
 
   #tell(name, detail) {
@@ -282,7 +252,6 @@ export class AuditLog extends LitElement {
       Object.assign(reset, { from: "", to: "", period: "" });
       this.timed = false;
     }
-    this.reading.pin = "";
     this.change({ ...reset, pin: "" });
   }
 
@@ -475,9 +444,8 @@ export class AuditLog extends LitElement {
     const { entry } = this.view;
     this.linked = entry ? { id: entry } : null;
     if (!entry) return;
-    const others = this.#others;
     const found = await this.#entry(entry);
-    if (this.view.entry !== entry || this.#others !== others) return;
+    if (this.view.entry !== entry) return;
     this.linked = panels.isClosed(found.problem) ? null : found;
     this.requestUpdate();
   }
@@ -577,7 +545,7 @@ export class AuditLog extends LitElement {
     const { t, reading, view } = this;
     if (panels.isClosed(reading.problem)) return html`<div class="log" lang=${this.formats}>${panels.closed(this)}</div>`;
     const { answer } = reading;
-    return html`<div class="log ${isBefore(this) ? "before" : ""}" lang=${this.formats}>
+    return html`<div class="log" lang=${this.formats}>
       <div class="thin ${reading.slow && answer ? "shown" : ""}" aria-hidden="true"></div>
       ${toolbar(this)} ${chips(this)} ${panels.trouble(this)} ${panels.exporting(this)} ${panels.linked(this)} ${timeline(this)}
       <div part="status" class="status">

@@ -4,7 +4,7 @@ import { html, live, nothing, repeat } from "./vendor/lit.js";
 import { PERIODS, bound, day, exactTime, firstDay, inputValue, isDay, number, startOf } from "./dates.js";
 import { visible } from "./symbols.js";
 import { ICONS } from "./table.js";
-import { FILTERS, applied } from "./view.js";
+import { applied } from "./view.js";
 
 // Characters that the API takes.
 export const LONGEST_SEARCH = 256;
@@ -138,9 +138,6 @@ export const isRefused = ({ reading }) => reading.problem?.name === "invalid-que
 /** Whether a panel says what is wrong with the view, or that nothing matches; it has a button that clears all. */
 export const isInvalid = (host) => isRefused(host) || host.wrong.length > 0;
 export const isEmpty = ({ reading }) => !reading.problem && reading.answer?.total === 0;
-/** Whether the rows that are still there answer other filters than those that are applied, which have no answer. */
-export const isBefore = ({ reading, view }) =>
-  !!(reading.problem && reading.answer) && FILTERS.some((name) => String(view[name]) !== String(reading.view[name]));
 
 export function chips(host) {
   const { t } = host;

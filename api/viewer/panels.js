@@ -3,7 +3,7 @@
 import { html, nothing } from "./vendor/lit.js";
 import { exactTime, number, time } from "./dates.js";
 import { details } from "./details.js";
-import { chipsOf, isBefore, isEmpty, isInvalid } from "./filters.js";
+import { chipsOf, isEmpty, isInvalid } from "./filters.js";
 
 const panel = (kind, title, content = nothing) => html`<div part="panel" class="panel ${kind}"><strong>${title}</strong>${content}</div>`;
 const button = (label, act, kind = "") => html`<button type="button" class=${kind} @click=${act}>${label}</button>`;
@@ -45,7 +45,7 @@ export function trouble(host) {
   if (!problem) return reading.offline ? html`<div class="bar yellow" role="alert">${t.offline} ${asOf(host)}</div>` : nothing;
   const title = problem.name === "offline" ? t.offline : problem.status === 429 ? t.busy : problem.status === 503 ? t.down : t.failed;
   return html`<div part="problem" class="bar red" role="alert"><strong>${title}</strong>
-    ${reading.answer ? html`<span>${isBefore(host) ? t.rowsBefore : asOf(host)}</span>` : nothing}
+    ${reading.answer ? html`<span>${asOf(host)}</span>` : nothing}
     ${reading.countdown > 0 ? html`<span aria-live="off">${t.retryIn(number(reading.countdown, host.formats))}</span>` : nothing}
     ${again(host)} ${problem.requestId ? html`<small>${t.request(problem.requestId)}</small>` : nothing}</div>`;
 }
@@ -58,7 +58,6 @@ function invalid(host) {
   const errors = [...(host.reading.problem?.errors || []), ...host.wrong.map((parameter) => ({ parameter, detail: t.notAllowed }))];
   return html`<div part="problem" class="bar red" role="alert"><strong>${t.invalid}</strong>
     <ul>${errors.map(({ parameter, detail }) => html`<li><code>${parameter}</code>: ${said(detail)}</li>`)}</ul>
-    ${isBefore(host) ? html`<span>${t.rowsBefore}</span>` : nothing}
     ${button(t.removeThese, () => host.removeWrong(errors.map(({ parameter }) => parameter)), "primary")} ${button(t.clear, () => host.clear())}</div>`;
 }
 

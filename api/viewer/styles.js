@@ -132,7 +132,6 @@ export const styles = css`
   .counts { max-height: 160px; overflow: auto; padding: 4px 8px; margin-block-end: 8px; list-style: none; border: 1px solid var(--_line); border-radius: var(--_radius); font-size: 13px; }
 
   .status { padding-block: 6px; font-size: 13px; min-height: 36px; }
-  .before :is(.timeline, [role="status"], tbody) { opacity: 0.55; }
   .status [role="status"] { font-weight: 600; font-size: 14px; }
 
   /* Table */

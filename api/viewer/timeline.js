@@ -50,14 +50,6 @@ export class Timeline {
     this.#asked = "";
   }
 
-  /** Show nothing of what was read. */
-  clear() {
-    this.#asking?.abort();
-    clearTimeout(this.#settling);
-    this.#asked = "";
-    this.#set({ answer: null, failed: false });
-  }
-
   /** Ask for the counts of what is read, where they are not those that are shown. */
   async update() {
     const { view, pin, answer } = this.host.reading;

@@ -18,8 +18,7 @@ const LISTS = ["action", "category"];
 const OWN = {
   period: (value) => PERIODS.includes(value),
   zone: (value) => ["local", "utc"].includes(value),
-  // Whole, as a copied link has it: what is left of one that was cut is another moment.
-  pin: (value) => /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/.test(value) && moment(value, "utc"),
+  pin: (value) => moment(value, "utc"),
 };
 
 /** The filters that are applied, in the order of FILTERS. */

@@ -208,32 +208,6 @@ def test_a_bad_value_in_the_address(page: Page, live_once: Live, heard: Heard, a
     expect(trouble(page)).to_have_count(0)
 
 
-def test_rows_of_the_search_before_are_said_to_be(page: Page, live_once: Live, heard: Heard) -> None:
-    """Where a search is refused, or has no answer, the rows that are still there are not taken for one."""
-    heard.expect("status of 422")
-    fill(live_once, 3)
-    signed_in(page, live_once)
-    said = trouble(page).get_by_text("The rows below are of the search before.")
-    dimmed = page.locator(".before tbody")
-    page.get_by_role("searchbox").fill(" ".join("abcdefghijklmnopqrs"))
-    expect(trouble(page)).to_contain_text("allowed are 16")
-    expect(said).to_be_visible()
-    expect(dimmed).to_have_css("opacity", "0.55")
-    expect(rows(page)).to_have_count(3)
-    button(page, "Remove these").click()
-    expect(trouble(page)).to_have_count(0)
-    expect(dimmed).to_have_count(0)
-    heard.expect("net::ERR_CONNECTION_REFUSED")
-    live_once.server.kill()
-    page.get_by_role("searchbox").fill("d1")
-    expect(trouble(page)).to_contain_text("There is no connection.")
-    expect(said).to_be_visible()
-    live_once.server.start()
-    button(page, "Try again").click()
-    shows(page, "1 entry")
-    expect(dimmed).to_have_count(0)
-
-
 def test_a_refused_view_offers_no_export(page: Page, live_once: Live, heard: Heard) -> None:
     """Where the server refused the view there is no CSV; what it says has commands as such. Then there is one."""
     heard.expect("status of 422")
@@ -387,8 +361,7 @@ def test_the_network_is_gone(page: Page, live_once: Live, heard: Heard) -> None:
 # Who may look
 
 
-@pytest.mark.parametrize("way", ["token", "getToken"])
-def test_nothing_stays_for_somebody_else(page: Page, live_once: Live, heard: Heard, way: str) -> None:
+def test_nothing_stays_for_somebody_else(page: Page, live_once: Live, heard: Heard) -> None:
     """With the token of another organisation rows, an opened entry, the linked one, and Live are that one's alone."""
     heard.expect("status of 404")
     other = f"{live_once.org}-other"
@@ -399,15 +372,10 @@ def test_nothing_stays_for_somebody_else(page: Page, live_once: Live, heard: Hea
     shows(page, "1 entry")
     expect(page.get_by_role("region", name="The entry of this link")).to_contain_text("mine.example")
     log = page.locator("audit-log")
-    if way == "getToken":
-        log.evaluate("(log, token) => (log.getToken = () => token)", live_once.token())
     button(page, "Show details").click()
     page.get_by_role("switch", name="Live").click()
     expect(page.get_by_role("switch", name="Live")).to_be_checked()
-    change = "(log, token) => (log.token = token)" if way == "token" else "(log, token) => (log.getToken = () => token)"
-    log.evaluate(change, live_once.token(org=other))
-    if way == "getToken":
-        log.evaluate("(log) => log.refresh()")
+    log.evaluate("(log, token) => (log.token = token)", live_once.token(org=other))
     expect(rows(page)).to_have_count(1)
     expect(rows(page)).to_contain_text("theirs.example")
     shows(page, "1 entry")
@@ -418,37 +386,6 @@ def test_nothing_stays_for_somebody_else(page: Page, live_once: Live, heard: Hea
     live_once.stored()
     shows(page, "2 entries")
     expect(page.get_by_text("mine.example")).to_have_count(0)
-
-
-def test_a_renewed_token_changes_nothing(page: Page, live_once: Live) -> None:
-    """A later token of the same person keeps what is opened, and the rows as they were."""
-    fill(live_once, 3)
-    signed_in(page, live_once)
-    shows(page, "3 entries")
-    button(page, "Show details").first.click()
-    expect(page.locator("tr.details dl")).to_be_visible()
-    page.locator("audit-log").evaluate("(log, token) => (log.token = token)", live_once.token(ttl=7200))
-    page.wait_for_load_state("networkidle")
-    expect(page.locator("tr.details dl")).to_be_visible()
-
-
-def test_a_token_that_no_header_can_have_is_refused(page: Page, live_once: Live) -> None:
-    """It is a token that is not accepted, not a connection that is not there."""
-    page.goto(f"{live_once.url}/#token=abc%E2%80%A6def")
-    expect(page.get_by_text("The token was not accepted, or is no longer valid.")).to_be_visible()
-
-
-@pytest.mark.parametrize("pin", ["2026-12-01T14:53:44", "1", "0000-01-01T00:00:00.000Z"])
-def test_a_link_that_was_cut(page: Page, live_once: Live, heard: Heard, pin: str) -> None:
-    """What is left of its moment is named, and taken back when it is told to."""
-    if pin.startswith("0000"):
-        heard.expect("status of 422")
-    fill(live_once, 3)
-    signed_in(page, live_once, f"/?pin={pin}")
-    expect(trouble(page)).to_contain_text("This view asks for something that is not allowed.")
-    button(page, "Remove these").click()
-    shows(page, "3 entries")
-    expect(trouble(page)).to_have_count(0)
 
 
 def test_a_panel_takes_a_token(page: Page, live: Live, heard: Heard) -> None:
