@@ -17,7 +17,7 @@ import click
 import orjson
 
 from ..actions import catalogue
-from ..errors import SettingsError, StoreMismatch, StoreMissing, StoreUnavailable
+from ..errors import AuditError, SettingsError, StoreMismatch, StoreMissing, StoreUnavailable
 from ..event import NO_ID, AuditEvent, is_new_id
 from ..export import csv_chunks, export_context, file_name
 from ..files import replacing
@@ -104,8 +104,9 @@ def emit(
         click.echo(orjson.dumps({"id": event.id, "problems": event.problems}) if as_json else event.id)
         for problem in event.problems:
             say(problem + _advice(problem))
-        stored = pipeline.flush(EMIT_S)
-        refused = stored and any(one.event.id == event.id for one in pipeline.spool.quarantined())
+        refused = False
+        with suppress(AuditError):  # the entry is on disk: a call that failed would be tried again, and doubled
+            refused = pipeline.flush(EMIT_S) and any(one.event.id == event.id for one in pipeline.spool.quarantined())
     return IN_PART if refused else DONE
 
 
